@@ -1,0 +1,95 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Create makes a namespace and mounts it at Path(name), so that other processes can enter it. It needs CAP_SYS_ADMIN.
+func Create(name string) (err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(Path(name), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	defer func() {
+		if err != nil {
+			os.Remove(Path(name))
+		}
+	}()
+	return onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare network namespace: %w", err)
+		}
+		if err := unix.Mount("/proc/thread-self/ns/net", Path(name), "none", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount network namespace at %s: %w", Path(name), err)
+		}
+		return nil
+	})
+}
+
+// Delete unmounts and removes the namespace called name. The kernel ends it when its last process and socket are gone. A missing one is no error.
+func Delete(name string) error {
+	if err := unix.Unmount(Path(name), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", Path(name), err)
+	}
+	if err := os.Remove(Path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// List returns the names of the namespaces that begin with prefix.
+func List(prefix string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+// Do calls fn on a thread of its own inside the namespace at path. Sockets that fn opens, and processes that it
+// starts, belong to that namespace. Goroutines that fn starts do not. The thread is never used for anything else
+// afterwards, so no failure can leak the namespace into the rest of the program.
+func Do(path string, fn func() error) error {
+	return onThread(func() error {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open network namespace %s: %w", path, err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", path, err)
+		}
+		return fn()
+	})
+}
+
+// onThread runs fn on a locked thread that ends with it.
+func onThread(fn func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
+		defer func() {
+			if r := recover(); r != nil {
+				result <- fmt.Errorf("panic: %v", r)
+			}
+		}()
+		result <- fn()
+	}()
+	return <-result
+}
