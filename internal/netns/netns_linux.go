@@ -79,17 +79,25 @@ func Do(path string, fn func() error) error {
 	})
 }
 
-// onThread runs fn on a locked thread that ends with it.
+// onThread runs fn on a locked thread that ends with it. A panic of fn continues in the caller.
 func onThread(fn func() error) error {
-	result := make(chan error, 1)
+	var err error
+	var panicked any
+	returned := false
+	done := make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
-		defer func() {
-			if r := recover(); r != nil {
-				result <- fmt.Errorf("panic: %v", r)
-			}
-		}()
-		result <- fn()
+		defer close(done)
+		defer func() { panicked = recover() }()
+		err = fn()
+		returned = true
 	}()
-	return <-result
+	<-done
+	switch {
+	case panicked != nil:
+		panic(panicked)
+	case !returned: // runtime.Goexit, as testing.T.FailNow calls it
+		runtime.Goexit()
+	}
+	return err
 }
