@@ -8,3 +8,6 @@ const dir = "/run/netns"
 
 // Path returns the path of the namespace called name.
 func Path(name string) string { return filepath.Join(dir, name) }
+
+// Name returns the name of the namespace at path, the reverse of Path.
+func Name(path string) string { return filepath.Base(path) }

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/podnet/podnet/internal/netns"
+	"golang.org/x/sys/unix"
+)
+
+const agentListen = "127.0.0.1:10256" // the same on every node: each has a loopback of its own
+
+// agent is one running podnet-agent process.
+type agent struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+	log    string
+}
+
+// spawner starts processes from one thread that lives as long as the lab, since a child's parent-death signal
+// (prctl PR_SET_PDEATHSIG) is sent when the thread that started it ends.
+type spawner struct {
+	jobs chan func()
+	home int // the lab's own network namespace
+}
+
+func newSpawner() (*spawner, error) {
+	home, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &spawner{jobs: make(chan func()), home: home}
+	go func() {
+		runtime.LockOSThread()
+		for job := range s.jobs {
+			job()
+		}
+	}()
+	return s, nil
+}
+
+// start starts cmd inside the namespace; it dies with the lab.
+func (s *spawner) start(path string, cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	result := make(chan error)
+	s.jobs <- func() {
+		result <- func() error {
+			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("enter %s: %w", path, err)
+			}
+			defer unix.Setns(s.home, unix.CLONE_NEWNET)
+			return cmd.Start()
+		}()
+	}
+	return <-result
+}
+
+// startAgent starts podnet-agent on a node, as a DaemonSet or a systemd unit would.
+func (l *lab) startAgent(n *node) error {
+	logPath := n.path("agent.log")
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(l.bin, "podnet-agent"),
+		"--node-name", n.name,
+		"--nodes", l.path("nodes"),
+		"--net-conf", l.path("net-conf.json"),
+		"--subnet-file", n.path("subnet.env"),
+		"--cni-conf-dir", n.path("net.d"),
+		"--cni-data-dir", n.path("cni"),
+		"--state-dir", n.path("agent"),
+		"--listen", agentListen,
+	)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := l.spawner.start(n.netns, cmd); err != nil {
+		return fmt.Errorf("start podnet-agent on %s: %w", n.name, err)
+	}
+	a := &agent{cmd: cmd, exited: make(chan struct{}), log: logPath}
+	go func() {
+		defer close(a.exited)
+		_ = cmd.Wait() // the exit status is of no use: a lab kills its agents
+	}()
+	n.agent = a
+	return nil
+}
+
+// stop sends sig and waits until the process is gone.
+func (a *agent) stop(sig syscall.Signal) {
+	_ = a.cmd.Process.Signal(sig)
+	select {
+	case <-a.exited:
+	case <-time.After(5 * time.Second):
+		_ = a.cmd.Process.Kill()
+		<-a.exited
+	}
+}
+
+// waitReady polls the agent's /readyz until it says that routes have converged.
+func (l *lab) waitReady(ctx context.Context, n *node) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialFrom(n.netns, network, address)
+		},
+	}}
+	last := "no answer yet"
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+agentListen+"/readyz", nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := client.Do(req); err != nil {
+			last = err.Error()
+		} else {
+			body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			last = strings.TrimSpace(string(body))
+		}
+		select {
+		case <-n.agent.exited:
+			return fmt.Errorf("podnet-agent on %s exited: %s", n.name, tail(n.agent.log))
+		case <-ctx.Done():
+			return fmt.Errorf("podnet-agent on %s not ready: %s; its log: %s", n.name, last, tail(n.agent.log))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// tail returns the end of a log file for an error message.
+func tail(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	const most = 600
+	if len(data) > most {
+		data = data[len(data)-most:]
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// runIn runs a command inside a namespace and returns its output with an error.
+func runIn(path string, argv ...string) error {
+	return netns.Do(path, func() error {
+		out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
+		}
+		return nil
+	})
+}

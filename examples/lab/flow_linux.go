@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/podnet/podnet/internal/netns"
+)
+
+// flow is a steady stream of numbered UDP datagrams, each of which the far end sends back. What does not come back is an outage.
+type flow struct {
+	interval time.Duration
+	stop     chan struct{}
+	done     sync.WaitGroup
+
+	mu   sync.Mutex
+	sent []time.Time
+	back []bool
+}
+
+// startFlow sends one datagram per interval from one namespace to the server at to.
+// With fresh set, every datagram comes from a new socket: a new connection for conntrack and NAT.
+func startFlow(from string, to netip.Addr, interval time.Duration, fresh bool) (*flow, error) {
+	f := &flow{interval: interval, stop: make(chan struct{})}
+	send := func() (net.Conn, error) { return dialFrom(from, "udp", hostPort(to, whoamiPort)) }
+	if fresh {
+		f.done.Go(func() {
+			// All sockets of this loop are opened by the one thread inside the namespace.
+			_ = netns.Do(from, func() error {
+				f.run(func(message []byte) {
+					c, err := net.Dial("udp", hostPort(to, whoamiPort))
+					if err != nil {
+						return // no route: the datagram counts as lost
+					}
+					_, _ = c.Write(message)
+					f.done.Go(func() {
+						defer c.Close()
+						_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+						f.receive(c, 1)
+					})
+				})
+				return nil
+			})
+		})
+		return f, nil
+	}
+	conn, err := send()
+	if err != nil {
+		return nil, err
+	}
+	f.done.Go(func() { f.receive(conn, -1) })
+	f.done.Go(func() {
+		f.run(func(message []byte) { _, _ = conn.Write(message) }) // a refused send counts as lost
+		time.Sleep(300 * time.Millisecond)                         // the last answers
+		conn.Close()
+	})
+	return f, nil
+}
+
+// run calls send with numbered messages at the flow's rate until stop is closed.
+func (f *flow) run(send func([]byte)) {
+	ticker := time.NewTicker(f.interval)
+	defer ticker.Stop()
+	start := time.Now()
+	message := make([]byte, 8)
+	for n := 0; ; {
+		select {
+		case <-f.stop:
+			return
+		case <-ticker.C:
+		}
+		// A ticker drops ticks when the machine is busy: catch up, so that the rate holds.
+		for due := int(time.Since(start)/f.interval) + 1; n < due; n++ {
+			binary.BigEndian.PutUint64(message, uint64(n))
+			f.mu.Lock()
+			f.sent, f.back = append(f.sent, time.Now()), append(f.back, false)
+			f.mu.Unlock()
+			send(message)
+		}
+	}
+}
+
+// receive notes up to most answers (-1: until the socket is closed).
+func (f *flow) receive(c net.Conn, most int) {
+	buf := make([]byte, 128)
+	for i := 0; most < 0 || i < most; i++ {
+		n, err := c.Read(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if n < 8 {
+			if most > 0 {
+				return
+			}
+			continue // ICMP errors show up as read errors
+		}
+		seq := binary.BigEndian.Uint64(buf[n-8 : n])
+		f.mu.Lock()
+		if seq < uint64(len(f.back)) {
+			f.back[seq] = true
+		}
+		f.mu.Unlock()
+	}
+}
+
+// finish stops sending, waits for the last answers and returns the figures.
+func (f *flow) finish() flowResult {
+	close(f.stop)
+	f.done.Wait()
+	return f.result()
+}
+
+// healed reports whether the last n datagrams that have had time to come back did so.
+func (f *flow) healed(n int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	end := len(f.back) - int(50*time.Millisecond/f.interval) - 1
+	if end < n {
+		return false
+	}
+	for _, ok := range f.back[end-n : end] {
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// flowResult says what a flow lost.
+type flowResult struct {
+	sent, lost int
+	outage     time.Duration // the longest time from a lost datagram to the next one that came back
+}
+
+func (f *flow) result() flowResult {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := flowResult{sent: len(f.sent)}
+	var since time.Time
+	for i, ok := range f.back {
+		switch {
+		case !ok:
+			r.lost++
+			if since.IsZero() {
+				since = f.sent[i]
+			}
+		case !since.IsZero():
+			r.outage = max(r.outage, f.sent[i].Sub(since))
+			since = time.Time{}
+		}
+	}
+	if !since.IsZero() {
+		r.outage = max(r.outage, f.sent[len(f.sent)-1].Sub(since)+f.interval)
+	}
+	return r
+}

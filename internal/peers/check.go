@@ -1,0 +1,68 @@
+package peers
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// CheckPodCIDR returns why p cannot be a node's pod range, beginning with its value.
+func CheckPodCIDR(p netip.Prefix) error {
+	switch a := p.Addr(); {
+	case !p.IsValid():
+		return errors.New("is missing: want an IPv4 or IPv6 prefix")
+	case a.Is4In6():
+		return fmt.Errorf("%s: want plain IPv4, not IPv4 in IPv6", p)
+	case p != p.Masked():
+		return fmt.Errorf("%s: has host bits; want %s", p, p.Masked())
+	case p.Bits() == 0:
+		return fmt.Errorf("%s: is the whole address space; want a node's share of it", p)
+	case a.IsLoopback(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.IsUnspecified():
+		return fmt.Errorf("%s: want unicast addresses, not loopback, link-local, multicast or unspecified", p)
+	}
+	return nil
+}
+
+// CheckAddr returns why a cannot be a node's address, beginning with its value.
+func CheckAddr(a netip.Addr) error {
+	switch {
+	case !a.IsValid():
+		return errors.New("is missing: want an IPv4 or IPv6 address")
+	case a.Is4In6():
+		return fmt.Errorf("%s: want plain IPv4, not IPv4 in IPv6", a)
+	case a.Zone() != "":
+		return fmt.Errorf("%s: want an address without a zone", a)
+	case a.IsLoopback(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.IsUnspecified(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return fmt.Errorf("%s: want a unicast address, not loopback, link-local, multicast, broadcast or unspecified", a)
+	}
+	return nil
+}
+
+// CheckDevice returns why name cannot name a network device (dev_valid_name in the kernel), beginning with its value. The kernel would put a
+// number for "%d"; no '%' at all is allowed.
+func CheckDevice(name string) error {
+	if name == "" || len(name) > 15 || name == "." || name == ".." || strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r == 0x7f || r == '/' || r == ':' || r == '%'
+	}) {
+		return fmt.Errorf("%q: want a device name of 1 to 15 bytes without space, '/', ':', '%%' or control bytes", name)
+	}
+	return nil
+}
+
+// CheckEndpoint returns every fault of this node's own address and pod range, each beginning with the field's name.
+func CheckEndpoint(local netip.Addr, podCIDR netip.Prefix) (faults []error) {
+	if err := CheckAddr(local); err != nil {
+		faults = append(faults, fmt.Errorf("Local %w", err))
+	}
+	switch err := CheckPodCIDR(podCIDR); {
+	case err != nil:
+		faults = append(faults, fmt.Errorf("PodCIDR %w", err))
+	case !local.IsValid():
+	case podCIDR.Addr().Is4() != local.Is4():
+		faults = append(faults, fmt.Errorf("PodCIDR %s: want the address family of Local %s", podCIDR, local))
+	case podCIDR.Contains(local):
+		faults = append(faults, fmt.Errorf("PodCIDR %s: holds Local %s; want pods and nodes in different ranges", podCIDR, local))
+	}
+	return faults
+}

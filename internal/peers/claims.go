@@ -1,0 +1,95 @@
+package peers
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// Error says what is wrong with one peer.
+type Error struct {
+	Peer string // its name
+	Err  error
+}
+
+func (e *Error) Error() string { return "peer " + strconv.Quote(e.Peer) + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// SortedBy returns a copy of peers in the order of name and pod range: the order in which their claims are heard.
+func SortedBy[P any](peers []P, key func(P) (string, netip.Prefix)) []P {
+	sorted := slices.Clone(peers)
+	slices.SortStableFunc(sorted, func(a, b P) int {
+		nameA, cidrA := key(a)
+		nameB, cidrB := key(b)
+		return cmp.Or(cmp.Compare(nameA, nameB), cidrA.Addr().Compare(cidrB.Addr()), cmp.Compare(cidrA.Bits(), cidrB.Bits()))
+	})
+	return sorted
+}
+
+// Claims holds who has which pod range and node address. Pod ranges must not overlap each other nor hold a node's address: such a
+// route would draw the tunnel's own packets into the tunnel.
+type Claims struct {
+	families [2]bool // IPv4, IPv6: this node has an end there
+	pods     prefixSet
+	nodes    prefixSet
+}
+
+// NewClaims returns empty Claims.
+func NewClaims() *Claims { return &Claims{} }
+
+// Own enters this node's own address and pod range.
+func (c *Claims) Own(addr netip.Addr, podCIDR netip.Prefix) {
+	if CheckAddr(addr) != nil || CheckPodCIDR(podCIDR) != nil {
+		return
+	}
+	c.families[familyIndex(addr)] = true
+	c.nodes.insert(netip.PrefixFrom(addr, addr.BitLen()), "this node")
+	c.pods.insert(podCIDR, "this node")
+}
+
+// Accept enters a peer, or returns why it cannot be one.
+func (c *Claims) Accept(name string, podCIDR netip.Prefix, addr netip.Addr) error {
+	if err := CheckPodCIDR(podCIDR); err != nil {
+		return fmt.Errorf("PodCIDR %w", err)
+	}
+	if err := CheckAddr(addr); err != nil {
+		return fmt.Errorf("Addr %w", err)
+	}
+	if podCIDR.Addr().Is4() != addr.Is4() {
+		return fmt.Errorf("PodCIDR %s: want the address family of Addr %s", podCIDR, addr)
+	}
+	if !c.families[familyIndex(addr)] {
+		return fmt.Errorf("Addr %s: this node has no endpoint of that address family", addr)
+	}
+	host := netip.PrefixFrom(addr, addr.BitLen())
+	if podCIDR.Contains(addr) {
+		return fmt.Errorf("PodCIDR %s: holds Addr %s of the same peer", podCIDR, addr)
+	}
+	if other, owner, ok := c.pods.overlap(podCIDR); ok {
+		return fmt.Errorf("PodCIDR %s: overlaps %s of %s", podCIDR, other, owner)
+	}
+	if other, owner, ok := c.nodes.overlap(podCIDR); ok {
+		return fmt.Errorf("PodCIDR %s: holds the address %s of %s", podCIDR, other.Addr(), owner)
+	}
+	if _, owner, ok := c.nodes.overlap(host); ok {
+		return fmt.Errorf("Addr %s: is that of %s", addr, owner)
+	}
+	if other, owner, ok := c.pods.overlap(host); ok {
+		return fmt.Errorf("Addr %s: is inside PodCIDR %s of %s", addr, other, owner)
+	}
+	owner := "peer " + strconv.Quote(name)
+	c.pods.insert(podCIDR, owner)
+	c.nodes.insert(host, owner)
+	return nil
+}
+
+func familyIndex(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
