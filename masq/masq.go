@@ -1,0 +1,190 @@
+package masq
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// DefaultName is the name of the rules when Options give none.
+const DefaultName = "podnet-masq"
+
+// Options are the settings of a Reconciler. The zero Options work.
+type Options struct {
+	// Name keeps several users on one node apart, such as CNI networks; "" is DefaultName. Any text is allowed: the table and
+	// the chains are named by its hash, so no name can reach a table that is not ours.
+	Name string
+
+	// Backend is where the rules go. Auto takes nftables where kernel and nft binary are there, else iptables.
+	Backend Backend
+}
+
+// Observed is what the kernel has of one chain.
+type Observed struct {
+	Hooks    int      // nftables: 1 if the chain hangs where it should; iptables: number of jumps that lead to it
+	Comments []string // of the rules, in order
+}
+
+// Kernel is what a Reconciler needs. [Netfilter] is the real one, masqtest.Kernel the fake.
+type Kernel interface {
+	// Probe returns nil if rules can be written with the backend, else an error that says what is missing.
+	Probe(ctx context.Context, b Backend) error
+	// Observe returns those of the chains that exist. What a missing backend could hold does not exist.
+	Observe(ctx context.Context, chains []Chain) (map[Chain]Observed, error)
+	// Set makes the chain exactly as given, whatever was there.
+	Set(ctx context.Context, s Ruleset) error
+	// Delete removes the chain and what leads to it; a missing one is no error.
+	Delete(ctx context.Context, c Chain) error
+	// Watch calls notify once it listens and whenever somebody changed the nftables table, until ctx ends.
+	Watch(ctx context.Context, table string, notify func()) error
+}
+
+// Reconciler keeps the rules as a Config wants them. It holds no state: it may be used by several goroutines and processes.
+type Reconciler struct {
+	kernel  Kernel
+	name    string
+	backend Backend
+}
+
+// New returns a Reconciler. It touches nothing and runs nothing.
+func New(k Kernel, o Options) *Reconciler {
+	name := ""
+	if o.Name != "" && o.Name != DefaultName {
+		sum := sha256.Sum256([]byte(o.Name))
+		name = "-" + hex.EncodeToString(sum[:6])
+	}
+	return &Reconciler{kernel: k, name: name, backend: o.Backend}
+}
+
+// Plan returns what Apply would do. It only reads.
+func (r *Reconciler) Plan(ctx context.Context, want Config) (Plan, error) {
+	if err := want.Validate(); err != nil {
+		return nil, fmt.Errorf("masq config: %w", err)
+	}
+	backend, err := r.choose(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	// Looking into iptables costs a process per family. So a Config for nftables does not look there; the zero Config cleans both.
+	owned := r.chains(NFTables)
+	if backend != NFTables {
+		owned = slices.Concat(r.chains(IPTables), owned)
+	}
+	have, err := r.kernel.Observe(ctx, owned)
+	if err != nil {
+		return nil, fmt.Errorf("masq: read rules: %w", err)
+	}
+	return plan(want, backend, owned, have), nil
+}
+
+// Apply plans, writes, and returns what it did. A family that fails does not stop the other.
+func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
+	todo, err := r.Plan(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	var done Plan
+	var errs []error
+	for _, c := range todo {
+		switch {
+		case c.Verb == Delete && len(errs) > 0 && !want.zero():
+			continue // the new rules are not in place: the old ones of the other backend stay
+		case c.Verb == Delete:
+			err = r.kernel.Delete(ctx, c.Chain)
+		default:
+			err = r.kernel.Set(ctx, c.Ruleset)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("masq: %s: %w", c.Chain, err))
+			continue
+		}
+		done = append(done, c)
+	}
+	return done, errors.Join(errs...)
+}
+
+// Watch calls notify once when it starts to listen, and then whenever somebody, this process included, changed the rules in nftables. It is a
+// reason to Plan again. Lost notifications count as a change. Watch returns when ctx ends or the kernel cannot be listened to;
+// with the iptables backend, which announces nothing, at once with an error that matches [errors.ErrUnsupported]: poll instead.
+func (r *Reconciler) Watch(ctx context.Context, notify func()) error {
+	backend, err := r.choose(ctx, Config{Forward: true})
+	if err != nil {
+		return err
+	}
+	if backend == IPTables {
+		return fmt.Errorf("masq: iptables announces no changes, poll instead: %w", errors.ErrUnsupported)
+	}
+	if err := r.kernel.Watch(ctx, DefaultName+r.name, notify); err != nil {
+		return fmt.Errorf("masq: watch table %s: %w", DefaultName+r.name, err)
+	}
+	return nil
+}
+
+// choose returns the backend for want; Auto for the zero Config, which is about all of them.
+func (r *Reconciler) choose(ctx context.Context, want Config) (Backend, error) {
+	switch {
+	case want.zero():
+		return Auto, nil
+	case r.backend == NFTables || r.backend == IPTables:
+		return r.backend, nil
+	case r.backend != Auto:
+		return 0, fmt.Errorf("masq options: Backend %d: allowed are Auto, NFTables, IPTables", r.backend)
+	}
+	nft := r.kernel.Probe(ctx, NFTables)
+	if nft == nil {
+		return NFTables, nil
+	}
+	ipt := r.kernel.Probe(ctx, IPTables)
+	if ipt == nil {
+		return IPTables, nil
+	}
+	return 0, fmt.Errorf("masq: no packet filter to write rules with: %w; %w", nft, ipt)
+}
+
+// chains returns the chains that belong to this name.
+func (r *Reconciler) chains(b Backend) []Chain {
+	var out []Chain
+	for _, f := range families() {
+		if b == NFTables {
+			out = append(out, Chain{NFTables, f, DefaultName + r.name, "postrouting"})
+			continue
+		}
+		out = append(out, Chain{IPTables, f, "nat", "PODNET-MASQ" + r.name}, Chain{IPTables, f, "filter", "PODNET-FWD" + r.name})
+	}
+	return out
+}
+
+func (c Config) zero() bool {
+	return len(c.PodCIDRs) == 0 && len(c.ClusterCIDRs) == 0 && len(c.NonMasquerade) == 0 && !c.Forward
+}
+
+// plan compares. Writes come before removals: no packet goes without rules while the backend is changed.
+func plan(want Config, backend Backend, owned []Chain, have map[Chain]Observed) Plan {
+	var sets, deletes Plan
+	for _, c := range owned {
+		var rules []Rule
+		switch {
+		case c.Backend != backend:
+		case c.Table == "filter":
+			rules = forward(want, c.Family)
+		default:
+			rules = postrouting(want, c.Family)
+		}
+		if c.Backend == IPTables {
+			rules = splitRules(rules)
+		}
+		rules = stamped(c, rules)
+		seen, exists := have[c]
+		sameComment := func(comment string, r Rule) bool { return comment == r.Comment }
+		switch {
+		case len(rules) == 0 && exists:
+			deletes = append(deletes, Change{Delete, Ruleset{Chain: c}})
+		case len(rules) > 0 && (seen.Hooks != 1 || !slices.EqualFunc(seen.Comments, rules, sameComment)):
+			sets = append(sets, Change{Set, Ruleset{c, rules}})
+		}
+	}
+	return append(sets, deletes...)
+}

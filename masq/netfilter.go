@@ -1,0 +1,10 @@
+package masq
+
+// Netfilter is the real kernel: nf_tables and iptables of one network namespace. The zero value works in the namespace of the calling
+// thread. Reading nftables goes over netlink and starts no process; only writing runs nft or iptables.
+//
+// A Netfilter may be used by several goroutines.
+type Netfilter struct {
+	// Netns is the path of a network namespace (/run/netns/x, /proc/PID/ns/net). "" is the namespace of the calling thread.
+	Netns string
+}
