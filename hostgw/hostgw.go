@@ -1,0 +1,49 @@
+package hostgw
+
+import (
+	"context"
+	"errors"
+
+	"github.com/podnet/podnet/internal/reconcile"
+	"github.com/podnet/podnet/rtnl"
+)
+
+// Kernel is what this package needs of a network namespace: rtnl.Conn has it, and the fake in rtnl/rtnltest.
+type Kernel interface {
+	Links(ctx context.Context) ([]rtnl.Link, error)
+	Routes(ctx context.Context, f rtnl.RouteFilter) ([]rtnl.Route, error)
+	Write(ctx context.Context, p rtnl.Plan) []error
+}
+
+// Options change how a Reconciler works. There is nothing to change yet.
+type Options struct{}
+
+// Reconciler brings the kernel to a Config. It remembers nothing between calls and may be used by several goroutines, though two
+// that Apply at once do each other's work.
+type Reconciler struct {
+	kernel Kernel
+}
+
+// New returns a Reconciler for the network namespace of k.
+func New(k Kernel, _ Options) *Reconciler { return &Reconciler{kernel: k} }
+
+// Plan returns what Apply would do; it only reads. The plan is for what can be done: an error beside a plan tells which peers are left
+// out. If the node's own part of want is faulty or the kernel cannot be read, the plan is empty.
+func (r *Reconciler) Plan(ctx context.Context, want Config) (rtnl.Plan, error) {
+	if err := want.validateNode(); err != nil {
+		return nil, err
+	}
+	have, err := r.read(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	return plan(want, have)
+}
+
+// Apply brings the kernel to want, and returns what it wrote. What fails is in the error, and done again by the next Apply; it never
+// stops the rest.
+func (r *Reconciler) Apply(ctx context.Context, want Config) (rtnl.Plan, error) {
+	p, err := r.Plan(ctx, want)
+	done, failed := reconcile.Write(ctx, r.kernel, p)
+	return done, errors.Join(err, failed)
+}

@@ -1,0 +1,82 @@
+package vxlan
+
+import (
+	"net/netip"
+
+	"github.com/podnet/podnet/rtnl"
+)
+
+const (
+	// nexthopsAbove is where routes through nexthop objects begin to win clearly; see the package comment.
+	nexthopsAbove = 2000
+
+	// nexthopBase is where our IDs begin: the protocol number in the upper byte, far from the kernel's own, which count from 1, and from
+	// those of routing daemons.
+	nexthopBase = uint32(rtnl.ProtocolVXLAN) << 24
+)
+
+// nexthopPool hands out IDs that nobody uses, whoever made the others.
+type nexthopPool struct {
+	unsupported bool
+	used        map[uint32]bool
+	next        uint32
+}
+
+func newNexthopPool(have snapshot) *nexthopPool {
+	pool := &nexthopPool{unsupported: have.noNexthops, used: make(map[uint32]bool, len(have.nexthops)), next: nexthopBase}
+	for _, n := range have.nexthops {
+		pool.used[n.ID] = true
+	}
+	return pool
+}
+
+func (p *nexthopPool) take() uint32 {
+	for p.used[p.next] {
+		p.next++
+	}
+	p.used[p.next] = true
+	return p.next
+}
+
+// nexthopDiff is a tableDiff, and the ID for each gateway; none if routes are to name their gateways themselves.
+type nexthopDiff struct {
+	tableDiff
+	ids map[netip.Addr]uint32
+}
+
+// plan decides whether the peers' routes go through nexthop objects, and plans those. Having begun with them it stays with them down to half
+// the threshold, so that a cluster of just that size does not change all its routes with every node that comes and goes. An
+// object that is there is used whatever its ID; it is never changed, only added and deleted.
+func (p *nexthopPool) plan(device string, want []Peer, have []rtnl.Nexthop, above int) nexthopDiff {
+	d := nexthopDiff{ids: map[netip.Addr]uint32{}}
+	if above >= 0 && !p.unsupported && (len(want) > above || len(have) > 0 && len(want) > above/2) {
+		there := make(map[rtnl.Nexthop]uint32, len(have))
+		for _, h := range have {
+			id := h.ID
+			h.ID = 0
+			if known, ok := there[h]; !ok || id < known {
+				there[h] = id
+			}
+		}
+		for _, peer := range want {
+			w := rtnl.Nexthop{Gateway: peer.PodCIDR.Addr(), Link: device, Onlink: true, Protocol: rtnl.ProtocolVXLAN}
+			id, ok := there[w]
+			if !ok {
+				id = p.take()
+				w.ID = id
+				d.write = append(d.write, rtnl.Change{Verb: rtnl.Add, Object: w})
+			}
+			d.ids[w.Gateway] = id
+		}
+	}
+	wanted := make(map[uint32]bool, len(d.ids))
+	for _, id := range d.ids {
+		wanted[id] = true
+	}
+	for _, h := range have {
+		if !wanted[h.ID] {
+			d.del = append(d.del, rtnl.Change{Verb: rtnl.Delete, Object: h})
+		}
+	}
+	return d
+}

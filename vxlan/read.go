@@ -1,0 +1,106 @@
+package vxlan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/podnet/podnet/rtnl"
+)
+
+// snapshot is what the kernel has, of what matters to a Config. Each table is dumped once.
+type snapshot struct {
+	links    []rtnl.Link
+	routes   []rtnl.Route // the whole main table: others' routes decide what is on-link, and may be in the way
+	nexthops []rtnl.Nexthop
+	// noNexthops: the kernel has no nexthop objects (before Linux 5.3).
+	noNexthops bool
+	devices    map[string]device // of the wanted devices those that exist
+	release    string            // of the kernel, "" unknown; read only where TxChecksum depends on it
+	// acceptRA is what a new device begins with; "" without IPv6.
+	acceptRA string
+}
+
+// device is what hangs on a VTEP.
+type device struct {
+	acceptRA string // "" without IPv6
+	addrs    []rtnl.Addr
+	neighs   []rtnl.Neigh
+	fdb      []rtnl.FDB
+}
+
+func (s snapshot) link(name string) (rtnl.Link, bool) {
+	i := slices.IndexFunc(s.links, func(l rtnl.Link) bool { return l.Name == name })
+	if i < 0 {
+		return rtnl.Link{}, false
+	}
+	return s.links[i], true
+}
+
+func (r *Reconciler) read(ctx context.Context, want Config) (snapshot, error) {
+	s := snapshot{devices: map[string]device{}}
+	var err error
+	if s.links, err = r.kernel.Links(ctx); err != nil {
+		return s, fmt.Errorf("vxlan: read links: %w", err)
+	}
+	if s.routes, err = r.kernel.Routes(ctx, rtnl.RouteFilter{}); err != nil {
+		return s, fmt.Errorf("vxlan: read routes: %w", err)
+	}
+	switch s.nexthops, err = r.kernel.Nexthops(ctx, 0); {
+	case errors.Is(err, errors.ErrUnsupported):
+		s.noNexthops = true
+	case err != nil:
+		return s, fmt.Errorf("vxlan: read nexthops: %w", err)
+	}
+	want = want.withDefaults()
+	for _, e := range want.Endpoints {
+		if _, exists := s.link(e.Device); !exists {
+			if s.acceptRA, err = r.sysctl(ctx, acceptRA("default").Name); err != nil {
+				return s, err
+			}
+			continue
+		}
+		if s.devices[e.Device], err = r.readDevice(ctx, e.Device); err != nil {
+			return s, err
+		}
+		// For a device that has to be made again, its old setting is as good a guess as the default.
+		s.acceptRA = s.devices[e.Device].acceptRA
+	}
+	if want.TxChecksum == rtnl.Unset && len(want.Endpoints) > 0 {
+		s.release, err = r.sysctl(ctx, "kernel/osrelease")
+	}
+	return s, err
+}
+
+// readDevice reads what hangs on a device. A device that goes away meanwhile has nothing: the next look will not find it.
+func (r *Reconciler) readDevice(ctx context.Context, name string) (d device, err error) {
+	if d.acceptRA, err = r.sysctl(ctx, acceptRA(name).Name); err != nil {
+		return d, err
+	}
+	if d.addrs, err = r.kernel.Addrs(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return d, fmt.Errorf("vxlan: read addresses of %s: %w", name, err)
+	}
+	if d.neighs, err = r.kernel.Neighs(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return d, fmt.Errorf("vxlan: read neighbours of %s: %w", name, err)
+	}
+	if d.fdb, err = r.kernel.FDB(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return d, fmt.Errorf("vxlan: read fdb of %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// sysctl reads a setting; one that does not exist is "".
+func (r *Reconciler) sysctl(ctx context.Context, name string) (string, error) {
+	value, err := r.kernel.Sysctl(ctx, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("vxlan: read sysctl %s: %w", name, err)
+	}
+	return value, nil
+}
+
+// acceptRA is the setting that keeps router advertisements, which anyone could send into the tunnel, from configuring device.
+func acceptRA(device string) rtnl.Sysctl {
+	return rtnl.Sysctl{Name: "net/ipv6/conf/" + device + "/accept_ra", Value: "0"}
+}
