@@ -1,0 +1,71 @@
+# podnet. The two commands a newcomer needs:
+#
+#   make lab     build the binaries and bring up a cluster network on this machine (root)
+#   make test    run every check and test (as root also those on the real kernel)
+
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/sbin:/sbin
+GO ?= go
+LAB ?=
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+
+.PHONY: help build lab test check unit race bench faults fuzz clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+build:
+	@mkdir -p bin
+	$(BUILD) -o bin/ ./cmd/... ./examples/lab
+
+# LAB holds flags: make lab LAB="--backend host-gw --nodes 5"
+lab:
+	@[ "$$(id -u)" -eq 0 ] || { echo "make lab: needs root, to make network namespaces. Run: sudo make lab" >&2; exit 1; }
+	@test/install-tools lab
+	@$(MAKE) --no-print-directory build
+	bin/lab $(LAB)
+
+test: check unit race
+	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory lab; \
+	else echo "make test: not root: the kernel tests were skipped (each says so with go test -v) and the lab was not run"; fi
+
+# Formatting, vet and staticcheck, on Linux and for people who write code on a Mac.
+check:
+	@test/install-tools test
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod verify >/dev/null
+	$(GO) mod tidy -diff
+
+unit:
+	$(GO) test -timeout 15m ./...
+
+# The race detector needs cgo, that is, a C compiler.
+race:
+	@if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v "$$($(GO) env CC)" >/dev/null; then \
+		echo "$(GO) test -race -short ./..."; $(GO) test -race -short -timeout 15m ./...; \
+	else echo "race: skipped: no C compiler for cgo"; fi
+
+# Measured beside the peers, in one run each: every figure is a ratio. Needs root.
+bench:
+	@test/install-tools bench
+	@$(MAKE) --no-print-directory build
+	cd test/bench && $(GO) run . -bin ../../bin
+
+# Long runs that do not fit into make test: kills, power cuts, thousands of flushes. Needs root.
+faults:
+	@test/install-tools bench
+	PODNET_FAULTS=1 REQUIRE_KERNEL=1 $(GO) test -count=1 -timeout 60m -run 'Fault|Kill|Power|Flush|Crash' ./...
+
+FUZZTIME ?= 30s
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz); do \
+			echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; done; done
+
+clean:
+	rm -rf bin dist
