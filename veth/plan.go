@@ -1,0 +1,257 @@
+package veth
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/podnet/podnet/rtnl"
+)
+
+// ends returns the two devices of the owner's link.
+func (o Options) ends(want Config) (host, pod rtnl.Link) {
+	host = rtnl.Link{Name: o.hostName(), Kind: rtnl.KindVeth, MTU: want.MTU, MAC: o.mac("host"), Alias: Mark(o.ContainerID, o.Ifname), Up: rtnl.On, Master: want.Bridge}
+	if want.Bridge != "" {
+		host.Hairpin = switchOf(want.Hairpin)
+	}
+	pod = rtnl.Link{Name: o.Ifname, Kind: rtnl.KindVeth, MTU: want.MTU, MAC: want.MAC, Up: rtnl.On}
+	if pod.MAC.IsZero() {
+		pod.MAC = o.mac("pod")
+	}
+	return host, pod
+}
+
+func switchOf(on bool) rtnl.Switch {
+	if on {
+		return rtnl.On
+	}
+	return rtnl.Off
+}
+
+// owns reports whether the link is the host end of the owner's attachment. A process killed between the two messages that
+// make it leaves it without alias, but with the name and the MAC that only we derive.
+func (o Options) owns(host rtnl.Link) bool {
+	return host.Kind == rtnl.KindVeth && (host.Alias == Mark(o.ContainerID, o.Ifname) || host.Alias == "" && host.MAC == o.mac("host"))
+}
+
+// plan returns what turns have into want.
+func plan(o Options, want Config, have snapshot) (Plan, error) {
+	remove := rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Link{Name: o.hostName(), Kind: rtnl.KindVeth}}
+	exists := have.host.Name != ""
+	if want.isZero() {
+		if exists && o.owns(have.host) {
+			return Plan{Host: rtnl.Plan{remove}}, nil
+		}
+		return Plan{}, nil
+	}
+	if exists && !o.owns(have.host) {
+		return Plan{}, fmt.Errorf("the device exists already and is not that of container %s, interface %s (kind %q, alias %q); it is left alone",
+			o.ContainerID, o.Ifname, have.host.Kind, have.host.Alias)
+	}
+	if have.pod.Name != "" && !(exists && have.paired()) {
+		return Plan{}, fmt.Errorf("interface %s exists already in the pod (%s) and is not the other end; want a free name", o.Ifname, o.Netns)
+	}
+	settings, err := planSysctls(o, want, have)
+	if err != nil {
+		return Plan{}, err
+	}
+	host, pod := o.ends(want)
+	var p Plan
+	if exists && have.paired() {
+		p.Host = setLink(host, have.host)
+		p.Pod = slices.Concat(settings, planAddrs(o, want, have.addrs), setLink(pod, have.pod), planRoutes(o, want, have.routes))
+		return p, nil
+	}
+	if exists { // a link to a namespace that the pod does not have any more
+		p.Host = append(p.Host, remove)
+	}
+	born := host
+	born.Veth = rtnl.Veth{Peer: o.Ifname, PeerNetns: o.Netns, PeerMAC: pod.MAC}
+	p.Host = append(p.Host, rtnl.Change{Verb: rtnl.Add, Object: born})
+	// Addresses come before up, so that the kernel announces them when the link goes up (arp_notify, ndisc_notify).
+	up := rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: o.Ifname, Kind: rtnl.KindVeth, Up: rtnl.On}}
+	p.Pod = slices.Concat(settings, planAddrs(o, want, nil), rtnl.Plan{up}, planRoutes(o, want, nil))
+	return p, nil
+}
+
+// setLink returns the change that gives have the fields of want that differ, none if none does.
+func setLink(want, have rtnl.Link) rtnl.Plan {
+	key := rtnl.Link{Name: want.Name, Kind: want.Kind}
+	set := key
+	if want.MTU != 0 && want.MTU != have.MTU {
+		set.MTU = want.MTU
+	}
+	if want.MAC != have.MAC {
+		set.MAC = want.MAC
+	}
+	if want.Alias != have.Alias {
+		set.Alias = want.Alias
+	}
+	if want.Up != have.Up {
+		set.Up = want.Up
+	}
+	if want.Master != "" && want.Master != have.Master {
+		set.Master, set.Hairpin = want.Master, want.Hairpin // a new port begins without hairpin
+	}
+	if want.Hairpin != have.Hairpin && want.Master != "" {
+		set.Hairpin = want.Hairpin
+	}
+	if set == key {
+		return nil
+	}
+	return rtnl.Plan{{Verb: rtnl.Set, Object: set}}
+}
+
+// setting is a sysctl in the pod, and where a link that is still to be made gets its value from.
+type setting struct {
+	rtnl.Sysctl
+	inherited string
+}
+
+// sysctls returns the settings of the pod that want needs.
+func sysctls(o Options, want Config) []setting {
+	own := func(family, name, value string) setting {
+		return setting{rtnl.Sysctl{Name: "net/" + family + "/conf/" + o.Ifname + "/" + name, Value: value}, "net/" + family + "/conf/default/" + name}
+	}
+	s := []setting{
+		own("ipv6", "accept_ra", "0"),  // another pod could announce itself as a router (CVE-2020-10749)
+		own("ipv4", "arp_notify", "1"), // neighbours learn who has a reused address now
+	}
+	if want.hasIPv6() {
+		lo := "net/ipv6/conf/lo/disable_ipv6"
+		s = append(s,
+			setting{rtnl.Sysctl{Name: lo, Value: "0"}, lo},
+			own("ipv6", "disable_ipv6", "0"),
+			own("ipv6", "ndisc_notify", "1"),
+			own("ipv6", "keep_addr_on_down", "1")) // as IPv4 addresses do
+	}
+	return s
+}
+
+func planSysctls(o Options, want Config, have snapshot) (p rtnl.Plan, err error) {
+	if _, ipv6 := have.sysctls["net/ipv6/conf/"+o.Ifname+"/accept_ra"]; !ipv6 && want.hasIPv6() {
+		var faults []error
+		for i, a := range want.Addrs {
+			if a.Addr().Is6() {
+				faults = append(faults, fmt.Errorf("Addrs[%d] %s: this kernel has no IPv6 (no net/ipv6/conf); want IPv4 only", i, a))
+			}
+		}
+		return nil, errors.Join(faults...)
+	}
+	for _, s := range sysctls(o, want) {
+		if value, ok := have.sysctls[s.Name]; ok && value != s.Value {
+			p = append(p, rtnl.Change{Verb: rtnl.Set, Object: s.Sysctl})
+		}
+	}
+	return p, nil
+}
+
+// planAddrs plans the missing addresses. Others on the link stay: chained plugins and the pod itself may add some, and nothing on an address tells whose it is.
+func planAddrs(o Options, want Config, have []rtnl.Addr) (p rtnl.Plan) {
+	for _, a := range want.Addrs {
+		i := slices.IndexFunc(have, func(h rtnl.Addr) bool { return h.Prefix == a })
+		switch {
+		case i < 0:
+		case have[i].DADFailed: // it will never be usable: no retry in the kernel
+			p = append(p, rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Addr{Link: o.Ifname, Prefix: a}})
+		default:
+			continue
+		}
+		p = append(p, rtnl.Change{Verb: rtnl.Add, Object: rtnl.Addr{Link: o.Ifname, Prefix: a, NoDAD: a.Addr().Is6()}})
+	}
+	return p
+}
+
+// routeKey is what the kernel tells two routes apart by.
+type routeKey struct {
+	dst      netip.Prefix
+	table    uint32
+	priority uint32
+}
+
+func keyOf(r rtnl.Route) routeKey {
+	r = r.Canonical()
+	return routeKey{r.Dst, r.Table, r.Priority}
+}
+
+// routes returns want's routes in full, those without gateway first: they may be the way to the gateways. Those that the kernel makes by
+// itself for an address are left out.
+func routes(o Options, want Config) (rs []rtnl.Route) {
+	for _, r := range want.Routes {
+		if !r.Gateway.IsValid() && r.Priority == 0 && r.Canonical().Table == rtnl.TableMain && want.isConnected(r.Dst) {
+			continue
+		}
+		r.Link = o.Ifname
+		if r.Protocol == rtnl.ProtocolUnspec {
+			r.Protocol = rtnl.ProtocolStatic
+		}
+		rs = append(rs, r.Canonical())
+	}
+	slices.SortStableFunc(rs, func(a, b rtnl.Route) int {
+		switch via, bVia := a.Gateway.IsValid(), b.Gateway.IsValid(); {
+		case via == bVia:
+			return 0
+		case via:
+			return 1
+		}
+		return -1
+	})
+	return rs
+}
+
+// planRoutes plans the missing routes, and replaces those of the link that lead elsewhere. Others stay, like the addresses. A route of another link with the
+// same destination and priority makes the kernel refuse ours: two default routes need two priorities.
+func planRoutes(o Options, want Config, have []rtnl.Route) (p rtnl.Plan) {
+	for _, r := range routes(o, want) {
+		verb := rtnl.Add
+		if i := slices.IndexFunc(have, func(h rtnl.Route) bool { return keyOf(h) == keyOf(r) }); i >= 0 {
+			present := have[i]
+			present.Protocol = r.Protocol // a chained plugin may have written it again
+			if present == r {
+				continue
+			}
+			verb = rtnl.Replace
+		}
+		p = append(p, rtnl.Change{Verb: verb, Object: r})
+	}
+	return p
+}
+
+// tables returns the routing tables that the routes are in.
+func tables(rs []rtnl.Route) (ts []uint32) {
+	for _, r := range rs {
+		if t := r.Canonical().Table; !slices.Contains(ts, t) {
+			ts = append(ts, t)
+		}
+	}
+	return ts
+}
+
+// missing returns what of want is not there.
+func missing(o Options, want Config, have snapshot) error {
+	switch {
+	case want.isZero():
+		return nil
+	case have.host.Name == "":
+		return errors.New("the host end is missing")
+	case !o.owns(have.host):
+		return fmt.Errorf("the device is not that of container %s, interface %s (kind %q, alias %q)", o.ContainerID, o.Ifname, have.host.Kind, have.host.Alias)
+	case have.pod.Name == "":
+		return fmt.Errorf("interface %s is missing in the pod", o.Ifname)
+	case !have.paired():
+		return fmt.Errorf("interface %s in the pod is not the other end", o.Ifname)
+	}
+	var faults []error
+	for _, a := range want.Addrs {
+		if !slices.ContainsFunc(have.addrs, func(h rtnl.Addr) bool { return h.Prefix == a }) {
+			faults = append(faults, fmt.Errorf("address %s is missing on %s in the pod", a, o.Ifname))
+		}
+	}
+	for _, r := range routes(o, want) {
+		if !slices.ContainsFunc(have.routes, func(h rtnl.Route) bool { return keyOf(h) == keyOf(r) && h.Gateway == r.Gateway }) {
+			faults = append(faults, fmt.Errorf("%s is missing in the pod", r))
+		}
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,232 @@
+package veth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/podnet/podnet/internal/reconcile"
+	"github.com/podnet/podnet/rtnl"
+)
+
+// Kernel is what this package asks of the kernel of one network namespace; *rtnl.Conn and the fake in rtnl/rtnltest have it.
+type Kernel interface {
+	Link(ctx context.Context, name string) (rtnl.Link, error)
+	Addrs(ctx context.Context, link string) ([]rtnl.Addr, error)
+	Routes(ctx context.Context, f rtnl.RouteFilter) ([]rtnl.Route, error)
+	Sysctl(ctx context.Context, name string) (string, error)
+	Write(ctx context.Context, p rtnl.Plan) []error
+}
+
+// Plan is what is to be done on the host and, after that, in the pod.
+type Plan struct {
+	Host, Pod rtnl.Plan
+}
+
+// Empty reports whether there is nothing to do.
+func (p Plan) Empty() bool { return p.Host.Empty() && p.Pod.Empty() }
+
+// String returns one line per change, each with the place where it is made.
+func (p Plan) String() string {
+	var b strings.Builder
+	for _, part := range []struct {
+		place string
+		plan  rtnl.Plan
+	}{{"host", p.Host}, {"pod", p.Pod}} {
+		for _, c := range part.plan {
+			fmt.Fprintf(&b, "%s: %s\n", part.place, c)
+		}
+	}
+	return b.String()
+}
+
+// Reconciler makes one pod's link what a Config says. It has no state of its own: every call reads the kernel anew. It may be used by several goroutines.
+type Reconciler struct {
+	host, pod Kernel
+	owner     Options
+}
+
+// New returns a Reconciler for the link of o's owner between the two namespaces. pod may be nil if the link is to be
+// removed: the namespace may be gone by then.
+func New(host, pod Kernel, o Options) *Reconciler { return &Reconciler{host: host, pod: pod, owner: o} }
+
+// Ends returns the two devices of a link made for want, as they are known before it exists: names, MACs, and MTU if want has one. A
+// CNI result names them.
+func (r *Reconciler) Ends(want Config) (host, pod rtnl.Link) { return r.owner.ends(want) }
+
+// Plan returns what is still to be done; it only reads.
+func (r *Reconciler) Plan(ctx context.Context, want Config) (Plan, error) {
+	have, err := r.look(ctx, want)
+	if err != nil {
+		return Plan{}, err
+	}
+	p, err := plan(r.owner, want, have)
+	if err != nil {
+		return Plan{}, fmt.Errorf("veth %s: %w", r.owner.hostName(), err)
+	}
+	return p, nil
+}
+
+// attempts bounds how often Apply looks again after another process made or removed the same link meanwhile.
+const attempts = 3
+
+// Apply does it and returns what it did. When it returns after making a link, packets flow: the
+// bridge forwards to it, and its addresses need no duplicate address detection.
+//
+// After an error the link may be half made; the next Apply completes it, and Apply of the zero Config removes it.
+func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
+	var done Plan
+	for attempt := 1; ; attempt++ {
+		p, err := r.Plan(ctx, want)
+		if err != nil {
+			return done, err
+		}
+		err = r.write(ctx, p, &done)
+		raced := errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist)
+		if err == nil && !p.Empty() && !want.isZero() {
+			err = r.awaitCarrier(ctx)
+		}
+		switch {
+		case err == nil:
+			return done, nil
+		case !raced || attempt == attempts:
+			return done, fmt.Errorf("veth %s: %w", r.owner.hostName(), err)
+		}
+	}
+}
+
+func (r *Reconciler) write(ctx context.Context, p Plan, done *Plan) error {
+	did, err := reconcile.Write(ctx, r.host, p.Host)
+	done.Host = append(done.Host, did...)
+	if err != nil {
+		return fmt.Errorf("on the host: %w", err)
+	}
+	if p.Pod.Empty() {
+		return nil
+	}
+	did, err = reconcile.Write(ctx, r.pod, p.Pod)
+	done.Pod = append(done.Pod, did...)
+	if err != nil {
+		return fmt.Errorf("in the pod: %w", err)
+	}
+	return nil
+}
+
+// Bounds of the wait for the carrier. The kernel needs some 100 us; it tells at once if asked from Linux 6.10 on (linkwatch_sync_dev in rtnl_getlink).
+const (
+	carrierPoll    = 200 * time.Microsecond
+	carrierTimeout = 5 * time.Second
+)
+
+// awaitCarrier returns when the host end runs. Only then does the bridge forward to it: the kernel enables a port when a work queue has
+// seen the carrier of the other end, and drops what comes before that.
+func (r *Reconciler) awaitCarrier(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, carrierTimeout, errors.New("its carrier did not come up"))
+	defer cancel()
+	for {
+		host, err := r.host.Link(ctx, r.owner.hostName())
+		if err != nil {
+			return err
+		}
+		if host.Running {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(carrierPoll):
+		}
+	}
+}
+
+// Check returns what of want is missing, nil if nothing is: the link, an address, a route. What chained plugins may have changed since, such as MTU, MAC
+// or sysctls, is not looked at. That is CNI's CHECK; Plan is stricter.
+func (r *Reconciler) Check(ctx context.Context, want Config) error {
+	have, err := r.look(ctx, want)
+	if err != nil {
+		return err
+	}
+	if err := missing(r.owner, want, have); err != nil {
+		return fmt.Errorf("veth %s: %w", r.owner.hostName(), err)
+	}
+	return nil
+}
+
+// snapshot is what the two kernels have.
+type snapshot struct {
+	host, pod rtnl.Link // without a name: there is none
+	addrs     []rtnl.Addr
+	routes    []rtnl.Route      // of the tables that want names
+	sysctls   map[string]string // in the pod; those of "default", which it will inherit, for a link that is still to be made
+}
+
+func (r *Reconciler) look(ctx context.Context, want Config) (have snapshot, err error) {
+	faults := slices.Concat(r.owner.validate(!want.isZero()), want.validate())
+	if len(faults) > 0 {
+		return have, errors.Join(faults...)
+	}
+	if !want.isZero() && r.pod == nil {
+		return have, errors.New("veth: no connection to the pod's network namespace: only the zero Config can do without")
+	}
+	have, err = r.observe(ctx, want)
+	if err != nil {
+		return have, fmt.Errorf("veth %s: %w", r.owner.hostName(), err)
+	}
+	return have, nil
+}
+
+func (r *Reconciler) observe(ctx context.Context, want Config) (have snapshot, err error) {
+	if have.host, err = linkOrNone(ctx, r.host, r.owner.hostName()); err != nil || want.isZero() {
+		return have, err
+	}
+	if have.pod, err = linkOrNone(ctx, r.pod, r.owner.Ifname); err != nil {
+		return have, err
+	}
+	have.sysctls = map[string]string{}
+	paired := have.paired()
+	for _, s := range sysctls(r.owner, want) {
+		from := s.Name
+		if !paired {
+			from = s.inherited
+		}
+		switch value, err := r.pod.Sysctl(ctx, from); {
+		case errors.Is(err, fs.ErrNotExist): // a kernel without IPv6
+		case err != nil:
+			return have, err
+		default:
+			have.sysctls[s.Name] = value
+		}
+	}
+	if !paired {
+		return have, nil
+	}
+	if have.addrs, err = r.pod.Addrs(ctx, r.owner.Ifname); err != nil {
+		return have, err
+	}
+	for _, table := range tables(want.Routes) {
+		routes, err := r.pod.Routes(ctx, rtnl.RouteFilter{Table: table, Link: r.owner.Ifname})
+		if err != nil {
+			return have, err
+		}
+		have.routes = append(have.routes, routes...)
+	}
+	return have, nil
+}
+
+func linkOrNone(ctx context.Context, k Kernel, name string) (rtnl.Link, error) {
+	l, err := k.Link(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return rtnl.Link{}, nil
+	}
+	return l, err
+}
+
+// paired reports whether the two are the ends of one link: each end knows the index of the other in its own namespace.
+func (s snapshot) paired() bool {
+	return s.host.Kind == rtnl.KindVeth && s.pod.Kind == rtnl.KindVeth &&
+		s.host.Veth.PeerIndex == s.pod.Index && s.pod.Veth.PeerIndex == s.host.Index
+}
