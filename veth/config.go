@@ -63,7 +63,9 @@ func checkID(id string) error {
 	return nil
 }
 
-func isAlphanumeric(r rune) bool { return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
+func isAlphanumeric(r rune) bool {
+	return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+}
 
 // hostName returns the name of the host end.
 func (o Options) hostName() string {
