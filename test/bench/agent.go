@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/podnet/podnet/internal/netns"
+)
+
+// agent measures the resident memory of podnet-agent in a dual-stack cluster of n nodes, and the time until its routes stand.
+func (b *bench) agent(n int) error {
+	fmt.Printf("agent: %d nodes, dual-stack, vxlan ...\n", n)
+	host, err := b.netns()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(b.dir, "agent")
+	if err := b.agentFiles(dir, n); err != nil {
+		return err
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(filepath.Join(b.bin, "podnet-agent"), "--node-name", "node-0",
+		"--nodes", filepath.Join(dir, "nodes.yaml"), "--net-conf", filepath.Join(dir, "net-conf.json"),
+		"--subnet-file", filepath.Join(dir, "subnet.env"), "--cni-conf-dir", "", "--state-dir", filepath.Join(dir, "state"),
+		"--listen", "127.0.0.1:10256")
+	cmd.Stdout, cmd.Stderr = &log, &log
+	err = netns.Do(host, func() error {
+		for _, argv := range []string{"link set lo up", "link add eth0 type veth peer name far0", "link set far0 up",
+			"addr add 10.0.1.0/16 dev eth0", "addr add fd00:a::1/64 dev eth0 nodad", "link set eth0 up"} {
+			if out, err := exec.Command("ip", strings.Fields(argv)...).CombinedOutput(); err != nil {
+				return fmt.Errorf("ip %s: %w: %s", argv, err, out)
+			}
+		}
+		return cmd.Start()
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	}()
+	took, err := clock(func() error { return ready(host, 2*time.Minute) })
+	if err != nil {
+		return fmt.Errorf("%w; its log: %s", err, log.String())
+	}
+	rss, high, err := memory(cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("agent, %d nodes, dual-stack", n)
+	b.table.ratio(what+": resident memory, MiB of 64", fmt.Sprintf("%.1f (peak %.1f)", rss, high), "64 allowed", rss/64, "<= 1")
+	b.table.ratio(what+": start until ready", ms(took), "", took.Seconds(), "seconds")
+	return nil
+}
+
+func (b *bench) agentFiles(dir string, n int) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var nodes bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&nodes, "---\nname: node-%d\npodCIDRs: [\"10.%d.%d.0/24\", \"fd00:b:%x::/64\"]\naddresses: [\"10.0.%d.%d\", \"fd00:a::%x\"]\n",
+			i, 64+i>>8, i&255, i, (i+256)>>8, i&255, i+1)
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "nodes.yaml"), nodes.Bytes(), 0o600),
+		os.WriteFile(filepath.Join(dir, "net-conf.json"), []byte(`{"Network": "10.64.0.0/10", "EnableIPv6": true, "IPv6Network": "fd00:b::/32",
+ "Backend": {"Type": "vxlan"}}`), 0o600))
+}
+
+// ready waits for the agent's /readyz.
+func ready(host string, limit time.Duration) error {
+	deadline := time.Now().Add(limit)
+	for time.Now().Before(deadline) {
+		var conn net.Conn
+		err := netns.Do(host, func() (err error) {
+			conn, err = net.Dial("tcp", "127.0.0.1:10256")
+			return err
+		})
+		if err == nil {
+			fmt.Fprint(conn, "GET /readyz HTTP/1.0\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			conn.Close()
+			if err == nil && resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return errors.New("podnet-agent is not ready")
+}
+
+// memory reads the resident memory of a process and its peak, in MiB.
+func memory(pid int) (rss, high float64, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		kib, _ := strconv.ParseFloat(fields[1], 64)
+		switch fields[0] {
+		case "VmRSS:":
+			rss = kib / 1024
+		case "VmHWM:":
+			high = kib / 1024
+		}
+	}
+	return rss, high, nil
+}
