@@ -88,7 +88,7 @@ func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 		err = r.write(ctx, p, &done)
 		raced := errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist)
 		if err == nil && !p.Empty() && !want.isZero() {
-			err = r.awaitCarrier(ctx)
+			err = r.announce(ctx, want, &done)
 		}
 		switch {
 		case err == nil:
@@ -114,6 +114,22 @@ func (r *Reconciler) write(ctx context.Context, p Plan, done *Plan) error {
 		return fmt.Errorf("in the pod: %w", err)
 	}
 	return nil
+}
+
+// announce waits until the bridge forwards to the pod, and then has the kernel tell the neighbours who has the addresses now.
+//
+// The kernel announces addresses when the link goes up, if arp_notify and ndisc_notify are set, but the bridge drops that: the port is not enabled yet
+// (measured on 6.18; the reference plugin loses its announcement likewise, and neighbours keep the MAC of a reused address for up to 8 s). Setting
+// the MAC to what it is makes the kernel announce them again.
+func (r *Reconciler) announce(ctx context.Context, want Config, done *Plan) error {
+	if err := r.awaitCarrier(ctx); err != nil {
+		return err
+	}
+	if len(want.Addrs) == 0 {
+		return nil
+	}
+	_, pod := r.owner.ends(want)
+	return r.write(ctx, Plan{Pod: rtnl.Plan{{Verb: rtnl.Set, Object: rtnl.Link{Name: pod.Name, Kind: pod.Kind, MAC: pod.MAC}}}}, done)
 }
 
 // Bounds of the wait for the carrier. The kernel needs some 100 us; it tells at once if asked from Linux 6.10 on (linkwatch_sync_dev in rtnl_getlink).
