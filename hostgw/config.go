@@ -43,6 +43,9 @@ func (c Config) isZero() bool { return c.Underlay == "" && len(c.Endpoints) == 0
 // Peer (a *PeerError) is only left out.
 func (c Config) Validate() error {
 	_, faults := c.acceptPeers()
+	if len(c.Endpoints) == 0 {
+		faults = nil // one fault, not one per peer
+	}
 	return errors.Join(c.validateNode(), errors.Join(faults...))
 }
 

@@ -69,12 +69,17 @@ type Peer struct {
 // PeerError says what is wrong with one peer. The others are not affected. Errors of Validate, Plan and Apply may join many.
 type PeerError = peers.Error
 
-// DeviceName is the name of the VTEP if an Endpoint does not say: podnet.<vni>, podnet-v6.<vni>.
+// DeviceName is the name of the VTEP if an Endpoint does not say: podnet.<vni> and podnet-v6.<vni>, or pod-v6.<vni> from VNI 100000 on, since
+// a name has 15 bytes at most.
 func DeviceName(vni uint32, family rtnl.Family) string {
-	if family == rtnl.IPv6 {
-		return "podnet-v6." + strconv.FormatUint(uint64(vni), 10)
+	base := "podnet."
+	switch {
+	case family == rtnl.IPv6 && vni >= 100000:
+		base = "pod-v6."
+	case family == rtnl.IPv6:
+		base = "podnet-v6."
 	}
-	return "podnet." + strconv.FormatUint(uint64(vni), 10)
+	return base + strconv.FormatUint(uint64(vni), 10)
 }
 
 // Overhead is what VXLAN takes from every packet: 8 bytes each of VXLAN and UDP, 14 of inner Ethernet, and the outer IP header.
@@ -135,6 +140,9 @@ func (c Config) endpoint(family rtnl.Family) *Endpoint {
 // Peer (a *PeerError) is only left out.
 func (c Config) Validate() error {
 	_, faults := c.acceptPeers()
+	if len(c.Endpoints) == 0 {
+		faults = nil // one fault, not one per peer
+	}
 	return errors.Join(c.validateNode(), errors.Join(faults...))
 }
 
@@ -155,6 +163,9 @@ func (c Config) validateNode() error {
 	}
 	if len(c.Endpoints) == 0 && len(c.Peers) > 0 {
 		fault("Endpoints: none; want one per address family of Peers")
+	}
+	if c.VNI > maxVNI {
+		c.VNI = maxVNI // reported already; a name made of it would be another fault
 	}
 	c = c.withDefaults()
 	devices := map[string]bool{c.Underlay: true}

@@ -7,7 +7,9 @@ import (
 )
 
 const (
-	// nexthopsAbove is where routes through nexthop objects begin to win clearly; see the package comment.
+	// nexthopsAbove is where nexthop objects have begun to win clearly. On Linux 6.18 an IPv4 route to a gateway of its own on one device
+	// takes 18 us among 500, 22 among 1,000, 33 among 2,000, 68 among 5,000 and 243 among 20,000, for the kernel finds the gateways by a
+	// hash that leaves the gateway out; a nexthop and a route through it take 19 us together, at any number.
 	nexthopsAbove = 2000
 
 	// nexthopBase is where our IDs begin: the protocol number in the upper byte, far from the kernel's own, which count from 1, and from

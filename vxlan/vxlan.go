@@ -22,8 +22,8 @@ type Kernel interface {
 
 // Options change how a Reconciler works, not what it brings about. The zero Options works.
 type Options struct {
-	// NexthopsAbove is the number of tunnelled peers per family above which routes go through nexthop objects (Linux 5.3), with which the
-	// time for a route does not grow with their number. 0 = 2,000; negative = never.
+	// NexthopsAbove is the number of tunnelled IPv4 peers above which their routes go through nexthop objects (Linux 5.3), with which the
+	// time for a route does not grow with the number of routes. 0 = 2,000; negative = never. IPv6 routes need none.
 	NexthopsAbove int
 }
 

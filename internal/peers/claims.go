@@ -41,12 +41,16 @@ type Claims struct {
 // NewClaims returns empty Claims.
 func NewClaims() *Claims { return &Claims{} }
 
-// Own enters this node's own address and pod range.
+// Own enters this node's own address and pod range. What is faulty is left out: it has been reported, and says nothing about peers.
 func (c *Claims) Own(addr netip.Addr, podCIDR netip.Prefix) {
-	if CheckAddr(addr) != nil || CheckPodCIDR(podCIDR) != nil {
+	if !addr.IsValid() {
+		c.families = [2]bool{true, true}
 		return
 	}
 	c.families[familyIndex(addr)] = true
+	if len(CheckEndpoint(addr, podCIDR)) > 0 {
+		return
+	}
 	c.nodes.insert(netip.PrefixFrom(addr, addr.BitLen()), "this node")
 	c.pods.insert(podCIDR, "this node")
 }
