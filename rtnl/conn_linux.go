@@ -3,52 +3,131 @@ package rtnl
 import (
 	"context"
 	"errors"
-	"net/netip"
+	"fmt"
+	"io/fs"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+var errClosed = fmt.Errorf("rtnl: connection is closed: %w", fs.ErrClosed)
+
+// writeBuffer is the receive buffer of the socket that writes. The kernel answers each failed message of a chunk with a message of its
+// own, which takes up to 1280 bytes of the buffer.
+const writeBuffer = 4 << 20
 
 // Conn is a connection to the kernel of one network namespace. Its sockets were opened in that namespace and stay there.
 type Conn struct {
+	ns    netns
+	read  *socket
+	write *socket
+
+	mu    sync.Mutex
+	ioctl int // AF_INET socket for ethtool, -1 until needed
+	done  bool
 }
 
-var errTODO = errors.New("rtnl: being written")
-
 // Open opens a connection. Close it when done.
-func Open(o Options) (*Conn, error) { return nil, errTODO }
+func Open(o Options) (*Conn, error) {
+	ns, err := openNetns(o.Netns)
+	if err != nil {
+		return nil, fmt.Errorf("rtnl: %w", err)
+	}
+	c := &Conn{ns: ns, ioctl: -1}
+	err = ns.do(func() error {
+		if c.read, err = openSocket(0); err != nil {
+			return err
+		}
+		c.write, err = openSocket(writeBuffer)
+		return err
+	})
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("rtnl: %w", err)
+	}
+	return c, nil
+}
 
-// Close closes the sockets.
-func (c *Conn) Close() error { return errTODO }
+// Close closes the sockets. Calls that run then finish first; later ones fail with an error that matches fs.ErrClosed. A Watch has a
+// socket of its own and goes on until its context ends.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		return nil
+	}
+	c.done = true
+	var errs []error
+	for _, s := range []*socket{c.read, c.write} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
+	}
+	if c.ioctl >= 0 {
+		errs = append(errs, unix.Close(c.ioctl))
+	}
+	return errors.Join(append(errs, unix.Close(c.ns.fd))...)
+}
 
-// Links returns every device of the namespace.
-func (c *Conn) Links(ctx context.Context) ([]Link, error) { return nil, errTODO }
+// inNetns calls f on a thread in the Conn's namespace, unless the Conn is closed.
+func (c *Conn) inNetns(f func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		return errClosed
+	}
+	return c.ns.do(f)
+}
 
-// Link returns one device; its absence is an error that matches fs.ErrNotExist.
-func (c *Conn) Link(ctx context.Context, name string) (Link, error) { return Link{}, errTODO }
+// index returns the index of a device.
+func (s *socket) index(name string) (int32, error) {
+	var index int32
+	r, err := s.get(unix.RTM_GETLINK, func(e *encoder) { encodeGetLink(e, 0, name) }, func(m message) {
+		if h, ok := decodeLinkHeader(m.body); ok && h.name == name { // the kernel looks among alternative names too
+			index = h.index
+		}
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case r.errno != 0:
+		return 0, &Error{Op: "link get", Object: name, Errno: r.errno, Detail: r.detail, Missing: r.errno == unix.ENODEV}
+	case index == 0:
+		return 0, &Error{Op: "link get", Object: name, Errno: unix.ENODEV, Missing: true}
+	}
+	return index, nil
+}
 
-// Addrs returns the addresses of a device, or of all devices if link is "". A missing device is fs.ErrNotExist.
-func (c *Conn) Addrs(ctx context.Context, link string) ([]Addr, error) { return nil, errTODO }
+// linkName returns the name of a device, "" if there is none with that index.
+func (s *socket) linkName(index int32) (string, error) {
+	var name string
+	_, err := s.get(unix.RTM_GETLINK, func(e *encoder) { encodeGetLink(e, index, "") }, func(m message) {
+		if h, ok := decodeLinkHeader(m.body); ok {
+			name = h.name
+		}
+	})
+	return name, err
+}
 
-// Routes returns the routes that the filter selects, canonical (see Route.Canonical).
-func (c *Conn) Routes(ctx context.Context, f RouteFilter) ([]Route, error) { return nil, errTODO }
+// linkNames returns the names of all devices by index.
+func (s *socket) linkNames(ctx context.Context) (map[int32]string, error) {
+	names := make(map[int32]string)
+	r, err := s.dump(ctx, unix.RTM_GETLINK, func(e *encoder) { encodeGetLink(e, 0, "") }, func() { clear(names) }, func(m message) {
+		if h, ok := decodeLinkHeader(m.body); ok {
+			names[h.index] = h.name
+		}
+	})
+	if err == nil {
+		err = r.error("link dump", "")
+	}
+	return names, err
+}
 
-// RouteTo returns the route that a packet to dst would take (ip route get); Dst is then the single address.
-func (c *Conn) RouteTo(ctx context.Context, dst netip.Addr) (Route, error) { return Route{}, errTODO }
-
-// Neighs returns the neighbour entries of a device, without those in state NUD_NOARP or NUD_NONE (multicast).
-func (c *Conn) Neighs(ctx context.Context, link string) ([]Neigh, error) { return nil, errTODO }
-
-// FDB returns the unicast forwarding entries with a destination of a VXLAN device.
-func (c *Conn) FDB(ctx context.Context, link string) ([]FDB, error) { return nil, errTODO }
-
-// Nexthops returns the nexthop objects with protocol p, or all if p is 0.
-func (c *Conn) Nexthops(ctx context.Context, p Protocol) ([]Nexthop, error) { return nil, errTODO }
-
-// Sysctl reads a setting, without the final newline. See Sysctl for the form of its name.
-func (c *Conn) Sysctl(ctx context.Context, name string) (string, error) { return "", errTODO }
-
-// Write executes a plan in order, in few system calls, and does not stop at a failure. It returns nil if all succeeded, else one
-// element per change, nil for those that did.
-func (c *Conn) Write(ctx context.Context, p Plan) []error { return nil }
-
-// Watch calls notify for every notification of the selected groups until ctx ends (then it returns ctx.Err()). If
-// notifications are lost it subscribes again and calls notify with Overflow. notify must not block.
-func (c *Conn) Watch(ctx context.Context, g Groups, notify func(Event)) error { return errTODO }
+// error turns a refusal of a dump or get into an *Error; nil if there was none.
+func (r reply) error(op, object string) error {
+	if r.errno == 0 {
+		return nil
+	}
+	return &Error{Op: op, Object: object, Errno: r.errno, Detail: r.detail, Missing: r.errno == syscall.ENODEV}
+}
