@@ -1,28 +1,83 @@
-//go:build linux
-
 package masq
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+
+	"github.com/podnet/podnet/internal/netns"
 )
 
-var errUnsupported = fmt.Errorf("netfilter needs linux: %w", errors.ErrUnsupported)
-
-// Probe is unsupported here.
-func (*Netfilter) Probe(context.Context, Backend) error { return errUnsupported }
-
-// Observe is unsupported here.
-func (*Netfilter) Observe(context.Context, []Chain) (map[Chain]Observed, error) {
-	return nil, errUnsupported
+// Probe asks the kernel for nf_tables and looks for the binaries. It starts no process.
+func (n *Netfilter) Probe(ctx context.Context, b Backend) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if b == IPTables {
+		_, err := iptablesPath(IPv4)
+		return err
+	}
+	return n.in(probeNFTables)
 }
 
-// Set is unsupported here.
-func (*Netfilter) Set(context.Context, Ruleset) error { return errUnsupported }
+// Observe reads nftables over netlink, and iptables by one iptables-save per family.
+func (n *Netfilter) Observe(ctx context.Context, chains []Chain) (map[Chain]Observed, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	have := map[Chain]Observed{}
+	byTool := map[Chain][]Chain{} // by backend and family: the other fields are empty
+	for _, c := range chains {
+		tool := Chain{Backend: c.Backend, Family: c.Family}
+		byTool[tool] = append(byTool[tool], c)
+	}
+	err := n.in(func() error {
+		for tool, chains := range byTool {
+			observe := observeNFTables
+			if tool.Backend == IPTables {
+				observe = observeIPTables
+			}
+			found, err := observe(ctx, chains)
+			if err != nil {
+				return fmt.Errorf("%s %s: %w", tool.Backend, tool.Family, err)
+			}
+			maps.Copy(have, found)
+		}
+		return nil
+	})
+	return have, err
+}
 
-// Delete is unsupported here.
-func (*Netfilter) Delete(context.Context, Chain) error { return errUnsupported }
+// Set replaces the table in one nftables transaction, or the chain in one iptables-restore.
+func (n *Netfilter) Set(ctx context.Context, s Ruleset) error {
+	switch s.Chain.Backend {
+	case NFTables:
+		return n.in(func() error { return n.setNFTables(ctx, s) })
+	case IPTables:
+		return n.in(func() error { return setIPTables(ctx, s) })
+	}
+	return fmt.Errorf("set %s: %w", s.Chain, errors.ErrUnsupported)
+}
 
-// Watch is unsupported here.
-func (*Netfilter) Watch(context.Context, string, func()) error { return errUnsupported }
+// Delete removes the table over netlink, or the chain and the jumps to it by iptables.
+func (n *Netfilter) Delete(ctx context.Context, c Chain) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	switch c.Backend {
+	case NFTables:
+		return n.in(func() error { return deleteNFTables(c) })
+	case IPTables:
+		return n.in(func() error { return deleteIPTables(c) })
+	}
+	return fmt.Errorf("delete %s: %w", c, errors.ErrUnsupported)
+}
+
+// in runs f in the namespace: sockets that f opens and processes that it starts belong to it.
+func (n *Netfilter) in(f func() error) error {
+	if n.Netns == "" {
+		return f()
+	}
+	return netns.Do(n.Netns, f)
+}

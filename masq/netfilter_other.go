@@ -10,6 +10,8 @@ import (
 
 var errUnsupported = fmt.Errorf("netfilter needs linux: %w", errors.ErrUnsupported)
 
+type nftWriter struct{}
+
 // Probe is unsupported here.
 func (*Netfilter) Probe(context.Context, Backend) error { return errUnsupported }
 

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
-// Masked is the mark that kube-proxy and others put on packets that they masquerade themselves.
+// markMasquerade is the bit that kube-proxy sets on packets that it masquerades itself; other bits of the mark do not matter.
 const markMasquerade = 0x4000
 
 // multicast is never translated: a group is joined by address, and its members would see the node instead of the pod.
@@ -34,17 +33,21 @@ func postrouting(c Config, f Family) []Rule {
 		return nil
 	}
 	untouched := merged(slices.Concat(cluster, ofFamily(c.NonMasquerade, f), []netip.Prefix{multicast(f)}))
-	rules := []Rule{{Mark: markMasquerade, Verdict: Return, Comment: "1 marked: the service proxy masquerades"}}
+	rules := []Rule{{Mark: markMasquerade, Verdict: Return, Comment: "rule 1: marked, the service proxy masquerades"}}
 	if len(pods) > 0 {
 		rules = append(rules,
-			Rule{Src: pods, Dst: cluster, Verdict: Return, Comment: "2 local pod to cluster: keep pod address"},
-			Rule{Src: cluster, Dst: pods, Verdict: Return, Comment: "3 cluster to local pod: keep pod address"},
-			Rule{Dst: pods, Verdict: Return, Comment: "4 outside to local pod: keep client address"})
+			Rule{Src: pods, Dst: cluster, Verdict: Return, Comment: "rule 2: local pod to cluster, keep pod address"},
+			Rule{Src: cluster, Dst: pods, Verdict: Return, Comment: "rule 3: cluster to local pod, keep pod address"},
+			Rule{Dst: pods, Verdict: Return, Comment: "rule 4: outside to local pod, keep client address"})
+	}
+	rules = append(rules,
+		Rule{Src: cluster, Dst: untouched, Verdict: Return, Comment: "rule 5: cluster to cluster, multicast or exception, keep"},
+		Rule{Src: cluster, Verdict: Masquerade, Comment: "rule 5: cluster to outside, take node address"})
+	if slices.Equal(cluster, pods) {
+		return rules // there are no remote pods
 	}
 	return append(rules,
-		Rule{Src: cluster, Dst: untouched, Verdict: Return, Comment: "5 cluster to cluster, multicast, excepted: keep"},
-		Rule{Src: cluster, Verdict: Masquerade, Comment: "5 cluster to outside: node address"},
-		Rule{Dst: cluster, Verdict: Masquerade, Comment: "6 node to remote pod: reply through the tunnel"})
+		Rule{Dst: cluster, Verdict: Masquerade, Comment: "rule 6: node to remote pod, reply through the tunnel"})
 }
 
 // forward returns the rules that let pod traffic pass an iptables FORWARD chain whose policy is DROP.
@@ -94,7 +97,7 @@ func stamped(c Chain, rules []Rule) []Rule {
 	sum := hex.EncodeToString(h.Sum(nil)[:6])
 	out := slices.Clone(rules)
 	for i := range out {
-		out[i].Comment = fmt.Sprintf("podnet %s %d/%d: %s", sum, i+1, len(out), strings.TrimSpace(out[i].Comment))
+		out[i].Comment = fmt.Sprintf("podnet %s %d/%d %s", sum, i+1, len(out), out[i].Comment)
 	}
 	return out
 }

@@ -237,7 +237,7 @@ type Change struct {
 func (c Change) String() string {
 	switch {
 	case c.Verb == Set && c.Chain.Backend == NFTables:
-		return fmt.Sprintf("delete table %s %s\n%s", c.Chain.Family, c.Chain.Table, c.Ruleset)
+		return fmt.Sprintf("add table %[1]s %[2]s\ndelete table %[1]s %[2]s\n%[3]s", c.Chain.Family, c.Chain.Table, c.Ruleset)
 	case c.Verb == Set:
 		return c.Ruleset.String()
 	case c.Chain.Backend == NFTables:

@@ -1,0 +1,60 @@
+//go:build linux
+
+package masq_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/podnet/podnet/internal/netns"
+)
+
+var namespaces atomic.Int64
+
+// newNetns makes a network namespace for one test and returns its name.
+func newNetns(t testing.TB) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("REQUIRE_KERNEL") == "1" {
+			t.Fatal("REQUIRE_KERNEL=1, but not root: network namespaces need it")
+		}
+		t.Skip("network namespaces need root")
+	}
+	name := fmt.Sprintf("podnet-masq-test-%d-%d", os.Getpid(), namespaces.Add(1))
+	if err := netns.Create(name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netns.Delete(name); err != nil {
+			t.Error(err)
+		}
+	})
+	return name
+}
+
+// in runs a command inside the namespace.
+func in(t testing.TB, ns, command string) string {
+	t.Helper()
+	out, err := run(ns, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func run(ns, command string) (out string, err error) {
+	args := strings.Fields(command)
+	err = netns.Do(netns.Path(ns), func() error {
+		b, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		out = string(b)
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", command, err, out)
+		}
+		return nil
+	})
+	return out, err
+}
