@@ -13,15 +13,15 @@ import (
 
 var errClosed = fmt.Errorf("rtnl: connection is closed: %w", fs.ErrClosed)
 
-// writeBuffer is the receive buffer of the socket that writes. The kernel answers each failed message of a chunk with a message of its
-// own, which takes up to 1280 bytes of the buffer.
-const writeBuffer = 4 << 20
+// writeBuffer is the receive buffer of the socket that writes: it holds the answers when each message of a chunk fails.
+const writeBuffer = 1 << 20
 
 // Conn is a connection to the kernel of one network namespace. Its sockets were opened in that namespace and stay there.
 type Conn struct {
 	ns    netns
 	read  *socket
 	write *socket
+	chunk int // bytes per sendmsg
 
 	mu    sync.Mutex
 	ioctl int // AF_INET socket for ethtool, -1 until needed
@@ -34,7 +34,7 @@ func Open(o Options) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rtnl: %w", err)
 	}
-	c := &Conn{ns: ns, ioctl: -1}
+	c := &Conn{ns: ns, chunk: chunkBytes, ioctl: -1}
 	err = ns.do(func() error {
 		if c.read, err = openSocket(0); err != nil {
 			return err

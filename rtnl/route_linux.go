@@ -67,7 +67,11 @@ func (c *Conn) RouteTo(ctx context.Context, dst netip.Addr) (Route, error) {
 	defer c.read.mu.Unlock()
 	var o observedRoute
 	r, err := c.read.get(unix.RTM_GETROUTE, func(e *encoder) {
-		encodeRtMsg(e, rtMsg{family: addressFamily(FamilyOf(dst)), dstLen: uint8(dst.BitLen()), flags: unix.RTM_F_LOOKUP_TABLE})
+		m := rtMsg{family: addressFamily(FamilyOf(dst)), dstLen: uint8(dst.BitLen())}
+		if dst.Is4() {
+			m.flags = unix.RTM_F_LOOKUP_TABLE // else IPv4 says main; IPv6 refuses the flag and tells the table anyway
+		}
+		encodeRtMsg(e, m)
 		e.attrIP(unix.RTA_DST, dst)
 	}, func(m message) { o, _ = decodeRoute(m.body) })
 	if err == nil {

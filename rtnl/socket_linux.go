@@ -27,11 +27,12 @@ type reply struct {
 
 // socket is a NETLINK_ROUTE socket. Its methods other than close want mu held.
 type socket struct {
-	mu  sync.Mutex
-	fd  int // -1 after close
-	seq uint32
-	in  []byte // made at first use: it is larger than the rest of a Conn
-	out encoder
+	mu      sync.Mutex
+	fd      int // -1 after close
+	seq     uint32
+	answers int    // how many answers to failed messages the receive buffer holds
+	in      []byte // made at first use: it is larger than the rest of a Conn
+	out     encoder
 }
 
 // openSocket opens a socket in the network namespace of the calling thread.
@@ -71,6 +72,16 @@ func (s *socket) configure(receiveBuffer int) error {
 	if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		return fmt.Errorf("netlink receive timeout: %w", err)
 	}
+	return s.countAnswers()
+}
+
+// countAnswers finds out how many answers the receive buffer holds: the kernel drops what does not fit.
+func (s *socket) countAnswers() error {
+	size, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		return fmt.Errorf("netlink receive buffer: %w", err)
+	}
+	s.answers = max(size/answerSize, 1)
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package rtnl
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -167,7 +166,12 @@ func (n Neigh) String() string {
 
 // String returns "fdb MAC ...", as bridge(8) takes it.
 func (f FDB) String() string {
-	return fmt.Sprintf("fdb %s dev %s dst %s self permanent", f.MAC, f.Link, f.Dst)
+	w := words{"fdb", f.MAC.String(), "dev", f.Link}
+	if f.Dst.IsValid() {
+		w.add("dst", f.Dst.String())
+	}
+	w.add("self", "permanent")
+	return w.String()
 }
 
 // String returns "nexthop id ID ...".
