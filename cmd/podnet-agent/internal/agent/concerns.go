@@ -1,0 +1,267 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/handoff"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
+	"github.com/podnet/podnet/hostgw"
+	"github.com/podnet/podnet/internal/peers"
+	"github.com/podnet/podnet/internal/reconcile"
+	"github.com/podnet/podnet/internal/subnetenv"
+	"github.com/podnet/podnet/masq"
+	"github.com/podnet/podnet/rtnl"
+	"github.com/podnet/podnet/vxlan"
+)
+
+// Names of the concerns, as logs, metrics and /readyz use them.
+const (
+	nameSysctl  = "sysctl"
+	nameMasq    = "masq"
+	nameHandoff = "handoff"
+)
+
+// Applier is a reconciler of the library with its kernel.
+type Applier[C, P any] interface {
+	Apply(ctx context.Context, want C) (P, error)
+}
+
+// Parts are what the concerns of a node are made of.
+type Parts struct {
+	Kernel Kernel
+	VXLAN  Applier[vxlan.Config, rtnl.Plan]
+	HostGW Applier[hostgw.Config, rtnl.Plan]
+	Masq   Applier[masq.Config, masq.Plan]
+	Files  handoff.Files
+	List   handoff.Conflist
+	IPMasq bool
+}
+
+// Concerns returns the concerns of a node in the order in which they are applied: the backend in use, masquerading, and when the backend
+// stands, the removal of what the other backends left. The files come last: who reads them may start pods at once.
+func (p Parts) Concerns(c netconf.Config) []Concern {
+	backend := func(name string) Concern {
+		needs, used := []string{needNode, needUplink}, c.Backend.Type == name
+		if !used {
+			needs = []string{c.Backend.Type}
+			if c.Backend.Type == netconf.Alloc {
+				needs = []string{needNode}
+			}
+		}
+		return Concern{name, needs, func(ctx context.Context, d Desired) Result {
+			if name == netconf.VXLAN {
+				return applyBackend(ctx, p.VXLAN, d, used, vxlanConfig)
+			}
+			return applyBackend(ctx, p.HostGW, d, used, hostgwConfig)
+		}}
+	}
+	concerns := []Concern{{nameSysctl, []string{needUplink}, p.sysctls}, backend(netconf.VXLAN), backend(netconf.HostGW)}
+	if c.Backend.Type == netconf.HostGW {
+		concerns[1], concerns[2] = concerns[2], concerns[1]
+	}
+	concerns = append(concerns, Concern{nameMasq, []string{needNode}, p.masquerade})
+	needs := []string{needNode, needUplink}
+	for _, c := range concerns {
+		needs = append(needs, c.Name)
+	}
+	return append(concerns, Concern{nameHandoff, needs, p.handoff})
+}
+
+// Cleanup removes everything that the concerns own.
+func (p Parts) Cleanup(ctx context.Context) (removed []string, err error) {
+	files, err := p.Files.Remove() // first: no pod may start on a network that goes away
+	errs := []error{err}
+	for _, f := range files {
+		removed = append(removed, "file "+f)
+	}
+	v, err := p.VXLAN.Apply(ctx, vxlan.Config{})
+	errs = append(errs, err)
+	h, err := p.HostGW.Apply(ctx, hostgw.Config{})
+	errs = append(errs, err)
+	m, err := p.Masq.Apply(ctx, masq.Config{})
+	errs = append(errs, err)
+	for line := range strings.Lines(v.String() + h.String() + m.String()) {
+		removed = append(removed, strings.TrimSuffix(line, "\n"))
+	}
+	return removed, errors.Join(errs...)
+}
+
+// applyBackend leaves out the peers that contradict others or cannot be reached, and says so. Only when none at all is left, the
+// backend does not stand: then it is not the peers' fault.
+func applyBackend[C any](ctx context.Context, r Applier[C, rtnl.Plan], d Desired, used bool, config func(Desired) (C, []string)) Result {
+	var want C
+	var notes []string
+	if used {
+		want, notes = config(d)
+	}
+	done, err := r.Apply(ctx, want)
+	refused, err := refusals(err)
+	if n := len(d.Peers); used && n > 0 && len(refused) >= n*len(d.Locals) {
+		err = errors.Join(err, fmt.Errorf("none of %d peers can be reached: %s", n, refused[0]))
+	}
+	return Result{Writes: len(done), Plan: done.String, Notes: append(notes, refused...), Err: err}
+}
+
+// refusals takes the peers that are left out from a joined error. What remains is about the whole.
+func refusals(err error) (notes []string, rest error) {
+	if err == nil {
+		return nil, nil
+	}
+	var others []error
+	for _, e := range leaves(err) {
+		var peer *peers.Error
+		if errors.As(e, &peer) {
+			notes = append(notes, e.Error())
+		} else {
+			others = append(others, e)
+		}
+	}
+	return notes, errors.Join(others...)
+}
+
+func leaves(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var out []error
+	for _, e := range joined.Unwrap() {
+		out = append(out, leaves(e)...)
+	}
+	return out
+}
+
+// peer is another node in one address family.
+type peer struct {
+	name    string
+	podCIDR netip.Prefix
+	addr    netip.Addr
+	mac     rtnl.MAC
+}
+
+// eachPeer calls add for every peer in every family that this node has, and returns one note for each that has to be left out.
+func eachPeer(d Desired, add func(peer)) (notes []string) {
+	for _, l := range d.Locals {
+		network := d.Net.Network(l.Family)
+		device := vxlan.DeviceName(d.Net.Backend.VNI, l.Family)
+		for _, n := range d.Peers {
+			p := peer{n.Name, n.PodCIDR(l.Family), n.Address(l.Family), n.VTEPMAC}
+			if p.mac.IsZero() {
+				p.mac = vxlan.MACFor(n.Name, device)
+			}
+			switch {
+			case !p.podCIDR.IsValid(): // a node of the other family
+			case !inside(network, p.podCIDR):
+				notes = append(notes, fmt.Sprintf("node %q: podCIDR %v is outside the network %v", n.Name, p.podCIDR, network))
+			case !p.addr.IsValid():
+				notes = append(notes, fmt.Sprintf("node %q: has a podCIDR but no address of IPv%d", n.Name, l.Family))
+			case network.Contains(p.addr):
+				notes = append(notes, fmt.Sprintf("node %q: address %v is inside the pods' network %v", n.Name, p.addr, network))
+			default:
+				add(p)
+			}
+		}
+	}
+	return notes
+}
+
+func vxlanConfig(d Desired) (vxlan.Config, []string) {
+	b := d.Net.Backend
+	c := vxlan.Config{VNI: b.VNI, Port: b.Port, Underlay: d.Uplink.Name, DirectRouting: b.DirectRouting, Peers: make([]vxlan.Peer, 0, len(d.Locals)*len(d.Peers))}
+	for _, l := range d.Locals {
+		e := vxlan.Endpoint{Local: l.Addr, PodCIDR: l.PodCIDR, MAC: d.Node.VTEPMAC}
+		if e.MAC.IsZero() {
+			e.MAC = vxlan.MACFor(d.Node.Name, vxlan.DeviceName(b.VNI, l.Family))
+		}
+		if b.MTU != 0 {
+			e.MTU = d.mtu(l.Family)
+		}
+		c.Endpoints = append(c.Endpoints, e)
+	}
+	notes := eachPeer(d, func(p peer) {
+		c.Peers = append(c.Peers, vxlan.Peer{Name: p.name, PodCIDR: p.podCIDR, Addr: p.addr, MAC: p.mac})
+	})
+	return c, notes
+}
+
+func hostgwConfig(d Desired) (hostgw.Config, []string) {
+	c := hostgw.Config{Underlay: d.Uplink.Name, Peers: make([]hostgw.Peer, 0, len(d.Locals)*len(d.Peers))}
+	for _, l := range d.Locals {
+		c.Endpoints = append(c.Endpoints, hostgw.Endpoint{Local: l.Addr, PodCIDR: l.PodCIDR})
+	}
+	notes := eachPeer(d, func(p peer) {
+		c.Peers = append(c.Peers, hostgw.Peer{Name: p.name, PodCIDR: p.podCIDR, Addr: p.addr})
+	})
+	return c, notes
+}
+
+func (p Parts) masquerade(ctx context.Context, d Desired) Result {
+	var want masq.Config
+	if p.IPMasq {
+		want = masq.Config{ClusterCIDRs: d.Net.Networks, NonMasquerade: d.Net.NonMasqueradeCIDRs, Forward: true}
+		for _, l := range d.Locals {
+			want.PodCIDRs = append(want.PodCIDRs, l.PodCIDR)
+		}
+	}
+	done, err := p.Masq.Apply(ctx, want)
+	return Result{Writes: len(done), Plan: done.String, Err: err}
+}
+
+// sysctls turns forwarding on. A node with forwarding ignores router advertisements unless accept_ra is 2, so an uplink that has its IPv6
+// routes from them keeps them that way; nothing else is touched, rp_filter above all.
+func (p Parts) sysctls(ctx context.Context, d Desired) Result {
+	var plan rtnl.Plan
+	set := func(name, value string) {
+		plan = append(plan, rtnl.Change{Verb: rtnl.Set, Object: rtnl.Sysctl{Name: name, Value: value}})
+	}
+	var faults []error
+	for _, f := range d.Net.Families() {
+		name := "net/ipv4/ip_forward"
+		if f == rtnl.IPv6 {
+			name = "net/ipv6/conf/all/forwarding"
+		}
+		have, err := p.Kernel.Sysctl(ctx, name)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("read sysctl %s: %w", name, err))
+			continue
+		}
+		if have == "1" {
+			continue
+		}
+		if f == rtnl.IPv6 && d.Uplink.Name != "" {
+			acceptRA := "net/ipv6/conf/" + d.Uplink.Name + "/accept_ra"
+			if have, err := p.Kernel.Sysctl(ctx, acceptRA); err == nil && have == "1" {
+				set(acceptRA, "2")
+			}
+		}
+		set(name, "1")
+	}
+	done, err := reconcile.Write(ctx, p.Kernel, plan)
+	return Result{Writes: len(done), Plan: done.String, Err: errors.Join(errors.Join(faults...), err)}
+}
+
+func (p Parts) handoff(_ context.Context, d Desired) Result {
+	env := subnetenv.Env{Networks: d.Net.Networks, MTU: d.PodMTU(), IPMasq: p.IPMasq}
+	for _, l := range d.Locals {
+		env.Subnets = append(env.Subnets, netip.PrefixFrom(l.PodCIDR.Addr().Next(), l.PodCIDR.Bits()))
+	}
+	list := p.List
+	if !p.IPMasq {
+		list.NonMasqueradeCIDRs = d.Net.NonMasqueradeCIDRs
+	}
+	paths, err := p.Files.Apply(env, list)
+	return Result{Writes: len(paths), Plan: func() string { return "file " + strings.Join(paths, "\nfile ") }, Err: err}
+}
+
+// Names returns the names of all states that an agent with these concerns reports.
+func Names(concerns []Concern) []string {
+	names := []string{needNode, needUplink}
+	for _, c := range concerns {
+		names = append(names, c.Name)
+	}
+	return names
+}

@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
+	"github.com/podnet/podnet/rtnl"
+	"github.com/podnet/podnet/vxlan"
+)
+
+// What a Concern can need besides other concerns.
+const (
+	needNode   = "node"
+	needUplink = "uplink"
+)
+
+var errNotRead = errors.New("the node descriptions have not been read yet")
+
+// pass looks at everything once and brings it to what it should be. It returns how soon to look again though nothing happens; 0 = no need.
+func (a *Agent) pass(ctx context.Context) (again time.Duration) {
+	start := time.Now()
+	a.status.setPending(false)
+	snapshot := a.o.Source.Snapshot()
+	if !snapshot.Synced {
+		a.status.set(needNode, errNotRead.Error())
+		a.noteAll(snapshot.Problems)
+		return 0
+	}
+	nodes, held, again := a.guard.filter(start, snapshot.Nodes, a.o.NodeName)
+	d, nodeErr := split(nodes, a.o.NodeName, a.o.Net)
+	failed := map[string]bool{}
+	a.report(needNode, nodeErr, failed)
+	uplinkErr := waits(needNode)
+	if len(d.Locals) > 0 {
+		delete(failed, needNode) // for the concerns: one family is enough to work with
+		d, uplinkErr = findUplink(ctx, a.o.Kernel, d, a.o.Iface)
+	}
+	a.report(needUplink, uplinkErr, failed)
+	a.devices.Store(newDevices(a.o.Net, d.Uplink.Name))
+
+	notes := slices.Clone(snapshot.Problems)
+	if held != "" {
+		notes = append(notes, held)
+	}
+	writes := a.applyAll(ctx, d, failed, &notes)
+	failed[needNode] = nodeErr != nil
+	a.finish(d, failed, writes, notes, start)
+	return again
+}
+
+// applied is what a concern wrote in one pass.
+type applied struct {
+	concern string
+	writes  int
+}
+
+// applyAll applies the concerns in order. One that fails keeps back only those that need it.
+func (a *Agent) applyAll(ctx context.Context, d Desired, failed map[string]bool, notes *[]string) []applied {
+	var all []applied
+	for _, c := range a.o.Concerns {
+		if i := slices.IndexFunc(c.Needs, func(n string) bool { return failed[n] }); i >= 0 {
+			a.report(c.Name, waits(c.Needs[i]), failed)
+			continue
+		}
+		r := c.Apply(ctx, d)
+		a.report(c.Name, r.Err, failed)
+		*notes = append(*notes, r.Notes...)
+		if r.Writes == 0 {
+			continue
+		}
+		all = append(all, applied{c.Name, r.Writes})
+		a.o.Metrics.writes.WithLabelValues(c.Name).Add(float64(r.Writes))
+		if r.Plan != nil && a.o.Logger.Enabled(ctx, slog.LevelDebug) {
+			a.o.Logger.Debug("wrote", "concern", c.Name, "plan", brief(r.Plan(), 50))
+		}
+	}
+	return all
+}
+
+// finish says what the pass came to.
+func (a *Agent) finish(d Desired, failed map[string]bool, writes []applied, notes []string, start time.Time) {
+	ok := true
+	for _, f := range failed {
+		ok = ok && !f
+	}
+	a.noteAll(notes)
+	took := time.Since(start)
+	m := a.o.Metrics
+	m.peers.Set(float64(len(d.Peers)))
+	m.duration.Observe(took.Seconds())
+	healed := a.converged && d.equal(a.last) && len(writes) > 0
+	if healed {
+		m.heals.Inc()
+	}
+	if len(writes) > 0 {
+		args := []any{"peers", len(d.Peers), "took", took.Round(10 * time.Microsecond)}
+		for _, w := range writes {
+			args = append(args, w.concern, w.writes)
+		}
+		message := "reconciled"
+		if healed {
+			message = "healed"
+		}
+		a.o.Logger.Info(message, args...)
+	}
+	if !ok {
+		a.failures++
+		return
+	}
+	a.failures = 0
+	a.last, a.converged = d, true
+	m.lastSuccess.SetToCurrentTime()
+}
+
+// waitError is the reason of a concern that was not applied. It is no fault of its own.
+type waitError string
+
+func (w waitError) Error() string { return "waits for " + string(w) }
+
+func waits(need string) error { return waitError(need) }
+
+// report keeps a concern's state, and logs it if it changed.
+func (a *Agent) report(concern string, err error, failed map[string]bool) {
+	failed[concern] = err != nil
+	text := ""
+	if err != nil {
+		text = brief(err.Error(), 5)
+	}
+	var w waitError
+	waiting := errors.As(err, &w)
+	if err != nil && !waiting {
+		a.o.Metrics.errors.WithLabelValues(concern).Inc()
+	}
+	changed, was := a.status.set(concern, text)
+	switch {
+	case !changed:
+	case err == nil && was == starting || waiting:
+		a.o.Logger.Debug("state", "concern", concern, "now", text)
+	case err == nil:
+		a.o.Logger.Info("stands again", "concern", concern, "was", was)
+	default:
+		a.o.Logger.Warn("does not stand", "concern", concern, "err", text)
+	}
+}
+
+// noteAll logs each note when it comes and when it goes.
+func (a *Agent) noteAll(notes []string) {
+	slices.Sort(notes)
+	notes = slices.Compact(notes)
+	a.o.Metrics.invalid.Set(float64(len(notes)))
+	a.status.setNotes(notes)
+	const most = 10 // lines at once
+	now := make(map[string]bool, len(notes))
+	fresh, gone := 0, 0
+	for _, n := range notes {
+		now[n] = true
+		if a.notes[n] {
+			continue
+		}
+		if fresh++; fresh <= most {
+			a.o.Logger.Warn("left out", "what", n)
+		}
+	}
+	for n := range a.notes {
+		if now[n] {
+			continue
+		}
+		if gone++; gone <= most {
+			a.o.Logger.Info("no longer left out", "what", n)
+		}
+	}
+	if fresh > most || gone > most {
+		a.o.Logger.Warn("more of the same", "left out", max(0, fresh-most), "no longer left out", max(0, gone-most))
+	}
+	a.notes = now
+}
+
+// brief cuts a text of many lines, such as an error of thousands of peers.
+func brief(text string, most int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if len(lines) <= most {
+		return strings.Join(lines, "; ")
+	}
+	return fmt.Sprintf("%s; and %d more", strings.Join(lines[:most], "; "), len(lines)-most)
+}
+
+func newDevices(c netconf.Config, uplink string) *devices {
+	d := &devices{uplink: uplink, vteps: map[string]bool{}}
+	if c.Backend.Type == netconf.VXLAN {
+		for _, f := range []rtnl.Family{rtnl.IPv4, rtnl.IPv6} {
+			d.vteps[vxlan.DeviceName(c.Backend.VNI, f)] = true
+		}
+	}
+	return d
+}

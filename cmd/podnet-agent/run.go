@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/handoff"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/nodefile"
+	"github.com/podnet/podnet/hostgw"
+	"github.com/podnet/podnet/masq"
+	"github.com/podnet/podnet/rtnl"
+	"github.com/podnet/podnet/vxlan"
+)
+
+// parts puts the library together for one node.
+func (o options) parts(conn *rtnl.Conn, masquerade *masq.Reconciler) agent.Parts {
+	files := handoff.Files{SubnetFile: o.subnetFile, Record: filepath.Join(o.stateDir, "files.json")}
+	if o.cniConfDir != "" {
+		files.Conflist = filepath.Join(o.cniConfDir, o.cniConfName)
+	}
+	return agent.Parts{
+		Kernel: conn,
+		VXLAN:  vxlan.New(conn, vxlan.Options{}),
+		HostGW: hostgw.New(conn, hostgw.Options{}),
+		Masq:   masquerade,
+		Files:  files,
+		List:   handoff.Conflist{Name: "podnet", SubnetFile: o.subnetFile, Bridge: o.bridge, DataDir: o.cniDataDir},
+		IPMasq: o.ipMasq,
+	}
+}
+
+// serve runs the agent until ctx ends. It fails only before the agent has started.
+func serve(ctx context.Context, o options, stderr *os.File) error {
+	limitMemory()
+	log := o.logger(stderr)
+	unlock, err := lock(o.stateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	conn, err := rtnl.Open(rtnl.Options{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var listener net.Listener
+	if o.listen != "" {
+		if listener, err = net.Listen("tcp", o.listen); err != nil {
+			return fmt.Errorf("--listen %q: %w", o.listen, err)
+		}
+		defer listener.Close()
+	}
+
+	masquerade := masq.New(&masq.Netfilter{}, masq.Options{})
+	concerns := o.parts(conn, masquerade).Concerns(o.net)
+	metrics := agent.NewMetrics(version, agent.Names(concerns))
+	var a *agent.Agent
+	a = agent.New(agent.Options{
+		NodeName: o.nodeName,
+		Net:      o.net,
+		Iface:    o.iface,
+		Resync:   o.resync,
+		Hold:     o.hold,
+		Source:   nodefile.New(o.nodes, nodefile.Options{Poll: o.resync, Logger: log}),
+		Kernel:   conn,
+		Concerns: concerns,
+		Watches: []agent.Watch{
+			{Name: "rtnetlink", Run: func(ctx context.Context, notify func()) error {
+				return conn.Watch(ctx, rtnl.Groups{Links: true, Addrs: true, Routes: true, Neighs: true}, func(e rtnl.Event) {
+					if e.Overflow {
+						metrics.Overflow()
+					}
+					if a.Interests(e) {
+						notify()
+					}
+				})
+			}},
+			{Name: "nftables", Run: masquerade.Watch},
+		},
+		Metrics: metrics,
+		Logger:  log,
+	})
+	log.Info("podnet-agent starts", "version", version, "node", o.nodeName, "nodes", o.nodes, "backend", o.net.Backend.Type,
+		"networks", fmt.Sprint(o.net.Networks), "listen", o.listen)
+	if listener != nil {
+		stop := serveHTTP(listener, a.Handler(o.pprof))
+		defer stop()
+	}
+	err = a.Run(ctx)
+	log.Info("podnet-agent stops; the network stays as it is", "node", o.nodeName)
+	return err
+}
+
+// serveHTTP serves until the returned function is called.
+func serveHTTP(l net.Listener, h http.Handler) (stop func()) {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(l) // ends with Close
+	}()
+	return func() {
+		_ = s.Close()
+		<-done
+	}
+}
+
+// cleanup removes what an agent left.
+func cleanup(ctx context.Context, o options, stderr *os.File) error {
+	log := o.logger(stderr)
+	unlock, err := lock(o.stateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	conn, err := rtnl.Open(rtnl.Options{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	removed, err := o.parts(conn, masq.New(&masq.Netfilter{}, masq.Options{})).Cleanup(ctx)
+	for _, r := range removed {
+		log.Debug("removed", "object", r)
+	}
+	log.Info("cleaned up", "removed", len(removed))
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	return errors.Join(os.Remove(filepath.Join(o.stateDir, "agent.lock")))
+}
+
+// limitMemory has the collector work harder than by default: nearly everything that a pass allocates is garbage after it, so the usual
+// doubling of the live heap would only be a larger process. GOGC and GOMEMLIMIT in the environment win.
+func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(40 << 20)
+	}
+}
