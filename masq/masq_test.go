@@ -113,6 +113,49 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// TestOracle compares both backends with the purposes of the rules, said without rules, for every pair of interesting addresses.
+func TestOracle(t *testing.T) {
+	config := dualStack()
+	config.PodCIDRs = append(config.PodCIDRs, cidrs("10.244.7.0/24", "10.250.3.0/24")...)
+	config.ClusterCIDRs = append(config.ClusterCIDRs, cidrs("10.250.0.0/16")...)
+	config.NonMasquerade = append(config.NonMasquerade, cidrs("10.0.0.0/8", "172.16.0.0/12")...)
+	within := func(list []netip.Prefix, a netip.Addr) bool {
+		return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	wanted := func(p masqtest.Packet) masq.Verdict {
+		fromCluster, toCluster := within(config.ClusterCIDRs, p.Src), within(config.ClusterCIDRs, p.Dst)
+		toRemotePod := toCluster && !within(config.PodCIDRs, p.Dst)
+		wayOut := fromCluster && !toCluster && !within(config.NonMasquerade, p.Dst) && !p.Dst.IsMulticast()
+		if p.Mark&0x4000 == 0 && (wayOut || toRemotePod && !fromCluster) {
+			return masq.Masquerade
+		}
+		return masq.Return
+	}
+	var addrs [2][]netip.Addr
+	for i, list := range [2][]string{
+		{"10.243.255.255", "10.244.0.0", "10.244.1.1", "10.244.2.1", "10.244.7.255", "10.244.255.255", "10.250.3.9", "10.250.4.0", "10.251.0.0", "172.31.0.1", "192.0.2.1", "198.51.100.7", "223.255.255.255", "224.0.0.1", "239.1.1.1", "255.255.255.255"},
+		{"fd00:f::1", "fd00:10::1", "fd00:10:1::1", "fd00:10:2::1", "fd00:11::", "2001:db8::1", "2001:db8:100::1", "fe80::1", "ff02::1", "ff0e::1"},
+	} {
+		for _, s := range list {
+			addrs[i] = append(addrs[i], netip.MustParseAddr(s))
+		}
+	}
+	for b, k := range applyTwice(t, config) {
+		for _, list := range addrs {
+			for _, src := range list {
+				for _, dst := range list {
+					for _, mark := range []uint32{0, 0x4000, 0x8000, 0xffffffff} {
+						p := masqtest.Packet{Src: src, Dst: dst, Mark: mark}
+						if have, want := k.Lookup(p), wanted(p); have != want {
+							t.Errorf("%s: %+v: %s, want %s", b, p, have, want)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestReplace: from any config to any other, old ranges are gone. The old rules are found by ownership, not by memory (a new Reconciler each time).
 func TestReplace(t *testing.T) {
 	configs := []masq.Config{

@@ -76,9 +76,9 @@ func splitRules(rules []Rule) []Rule {
 	}
 	var out []Rule
 	for _, r := range rules {
-		for _, src := range each(r.Src) {
-			for _, dst := range each(r.Dst) {
-				r.Src, r.Dst = src, dst
+		sources, destinations := each(r.Src), each(r.Dst)
+		for _, r.Src = range sources {
+			for _, r.Dst = range destinations {
 				out = append(out, r)
 			}
 		}
