@@ -151,6 +151,9 @@ const (
 func (a *Agent) loop(ctx context.Context) {
 	resync := time.NewTicker(a.o.Resync)
 	defer resync.Stop()
+	if !a.o.Source.Snapshot().Synced && !a.wait(ctx, nil, promptness) {
+		return
+	}
 	for {
 		a.status.tick()
 		start := time.Now()

@@ -20,15 +20,12 @@ const (
 	needUplink = "uplink"
 )
 
-var errNotRead = errors.New("the node descriptions have not been read yet")
-
 // pass looks at everything once and brings it to what it should be. It returns how soon to look again though nothing happens; 0 = no need.
 func (a *Agent) pass(ctx context.Context) (again time.Duration) {
 	start := time.Now()
 	a.status.setPending(false)
 	snapshot := a.o.Source.Snapshot()
 	if !snapshot.Synced {
-		a.status.set(needNode, errNotRead.Error())
 		a.noteAll(snapshot.Problems)
 		return 0
 	}
@@ -141,11 +138,11 @@ func (a *Agent) report(concern string, err error, failed map[string]bool) {
 	switch {
 	case !changed:
 	case err == nil && was == starting || waiting:
-		a.o.Logger.Debug("state", "concern", concern, "now", text)
+		a.o.Logger.Debug("concern", "name", concern, "state", text)
 	case err == nil:
-		a.o.Logger.Info("stands again", "concern", concern, "was", was)
+		a.o.Logger.Info("concern recovered", "name", concern, "was", was)
 	default:
-		a.o.Logger.Warn("does not stand", "concern", concern, "err", text)
+		a.o.Logger.Warn("concern failed", "name", concern, "err", text)
 	}
 }
 
