@@ -2,7 +2,6 @@ package ipam
 
 import (
 	"cmp"
-	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,10 +14,10 @@ const maxResting = 1 << 16
 type index struct {
 	*blueprint
 	version uint64
-	records []Record             // by slot
-	owners  map[Owner]int        // slot of the held record
-	twins   map[Owner][]int      // further held records of an owner; only a damaged store has them
-	strays  map[netip.Addr]int   // leases without a bit of their own: out of range, not for hand-out, or leased twice
+	records []Record           // by slot
+	owners  map[Owner]int      // slot of the held record
+	twins   map[Owner][]int    // further held records of an owner; only a damaged store has them
+	strays  map[netip.Addr]int // leases without a bit of their own: out of range, not for hand-out, or leased twice
 	resting map[netip.Addr]resting
 	waiting map[int]int // slot of a released record -> how many of its addresses rest
 	free    []int       // slots of released records that nothing needs any more
@@ -27,14 +26,14 @@ type index struct {
 }
 
 // build makes the index from nothing. The leases come first; then the released records, the last released first, for an address may be in several.
-func (x *index) build(fresh *blueprint, version uint64, records iter.Seq2[int, Record], now time.Time) {
+func (x *index) build(fresh *blueprint, tx Tx, now time.Time) error {
 	*x = index{
-		blueprint: fresh, version: version, records: x.records[:0], owners: make(map[Owner]int), twins: make(map[Owner][]int),
+		blueprint: fresh, records: x.records[:0], owners: make(map[Owner]int), twins: make(map[Owner][]int),
 		strays: make(map[netip.Addr]int), resting: make(map[netip.Addr]resting), waiting: make(map[int]int),
 	}
 	var released []int
 	newest, seq := -1, uint64(0)
-	for slot, r := range records {
+	err := tx.Records(func(slot int, r Record) {
 		x.put(slot, r)
 		x.seq = max(x.seq, r.Seq)
 		if !r.Static && r.Seq > seq {
@@ -45,6 +44,9 @@ func (x *index) build(fresh *blueprint, version uint64, records iter.Seq2[int, R
 		} else {
 			released = append(released, slot)
 		}
+	})
+	if err != nil {
+		return err // with a version that no store has
 	}
 	slices.SortFunc(released, func(a, b int) int {
 		if c := x.records[b].Released.Compare(x.records[a].Released); c != 0 {
@@ -63,6 +65,8 @@ func (x *index) build(fresh *blueprint, version uint64, records iter.Seq2[int, R
 			x.goOnFrom(a.Addr())
 		}
 	}
+	x.version = tx.Version()
+	return nil
 }
 
 // put remembers what a slot holds.

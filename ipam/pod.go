@@ -299,12 +299,14 @@ func (p *PodAllocator) update(ctx context.Context, fn func(Tx, time.Time) error)
 	p.wrote = false
 	err := p.store.Update(ctx, func(tx Tx) error {
 		now := time.Now().Round(0) // wall clock only: other processes read it
-		if v := tx.Version(); v != p.index.version {
+		if tx.Version() != p.index.version {
 			fresh, err := p.config.compile()
 			if err != nil {
 				return err
 			}
-			p.index.build(fresh, v, tx.Records(), now)
+			if err := p.index.build(fresh, tx, now); err != nil {
+				return err
+			}
 		}
 		return fn(tx, now)
 	})

@@ -3,7 +3,6 @@ package ipam
 import (
 	"context"
 	"fmt"
-	"iter"
 	"net/netip"
 	"time"
 )
@@ -40,9 +39,9 @@ type Tx interface {
 	// new value after everything else (a failed commit, a store made anew). It is never 0. Who remembers the version
 	// after its own Update and finds it again knows that nobody else wrote.
 	Version() uint64
-	// Records yields every record with its slot. Slots are small numbers from 0. What this Update has put is not seen.
-	// Bad records are not yielded, and their slots stay out of use.
-	Records() iter.Seq2[int, Record]
+	// Records visits every record with its slot. Slots are small numbers from 0. What this Update has put is not seen.
+	// Bad records are not visited, and their slots stay out of use. After an error nothing is known of the records.
+	Records(visit func(slot int, r Record)) error
 	// Put writes r to a slot that Records or Put has named, in place of what it holds, or to a free one if slot is negative. It returns the slot.
 	Put(slot int, r Record) (int, error)
 }
@@ -101,14 +100,11 @@ type memoryPut struct {
 
 func (tx *memoryTx) Version() uint64 { return tx.store.version }
 
-func (tx *memoryTx) Records() iter.Seq2[int, Record] {
-	return func(yield func(int, Record) bool) {
-		for i, r := range tx.store.records {
-			if !yield(i, r) {
-				return
-			}
-		}
+func (tx *memoryTx) Records(visit func(int, Record)) error {
+	for i, r := range tx.store.records {
+		visit(i, r)
 	}
+	return nil
 }
 
 func (tx *memoryTx) Put(slot int, r Record) (int, error) {
