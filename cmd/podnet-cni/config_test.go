@@ -60,7 +60,7 @@ func describe(c config) string {
 		}
 	}
 	for _, r := range c.routes {
-		fmt.Fprintf(&b, "route %s\n", r.kernel("eth0", func(netip.Addr) netip.Addr { return netip.Addr{} }))
+		fmt.Fprintf(&b, "route %s\n", r.kernel(func(netip.Addr) netip.Addr { return netip.Addr{} }))
 	}
 	fmt.Fprintf(&b, "dns %v\n", c.dns)
 	return b.String()

@@ -111,8 +111,8 @@ func (r route) result() *types.Route {
 }
 
 // kernel returns r as the kernel takes it, through the gateway of its family if it names none. A route of link or host scope has no gateway.
-func (r route) kernel(ifname string, gateway func(netip.Addr) netip.Addr) rtnl.Route {
-	k := rtnl.Route{Dst: r.dst, Gateway: r.gw, Link: ifname, Priority: r.priority, MTU: r.mtu, AdvMSS: r.advMSS, Scope: rtnl.ScopeAuto}
+func (r route) kernel(gateway func(netip.Addr) netip.Addr) rtnl.Route {
+	k := rtnl.Route{Dst: r.dst, Gateway: r.gw, Priority: r.priority, MTU: r.mtu, AdvMSS: r.advMSS, Scope: rtnl.ScopeAuto}
 	if r.table != nil {
 		k.Table = *r.table
 	}
