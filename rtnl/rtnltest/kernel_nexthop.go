@@ -1,0 +1,104 @@
+package rtnltest
+
+import (
+	"slices"
+	"syscall"
+
+	"github.com/podnet/podnet/rtnl"
+)
+
+type nexthop struct {
+	rtnl.Nexthop
+	dev   *device
+	users map[*route]struct{}
+}
+
+func (n *FakeNetns) addNexthop(o rtnl.Nexthop) *refusal {
+	dev, no := n.checkNexthop(o)
+	switch {
+	case no != nil:
+		return no
+	case n.nexthops[o.ID] != nil:
+		return refuse(syscall.EEXIST, "")
+	}
+	n.nexthops[o.ID] = &nexthop{Nexthop: o, dev: dev, users: make(map[*route]struct{})}
+	return nil
+}
+
+func (n *FakeNetns) replaceNexthop(o rtnl.Nexthop) *refusal {
+	dev, no := n.checkNexthop(o)
+	if no != nil {
+		return no
+	}
+	nh := n.nexthops[o.ID]
+	if nh == nil {
+		return n.addNexthop(o)
+	}
+	for r := range nh.users {
+		if r.Dst.Addr().Is6() != o.Gateway.Is6() {
+			return refuse(syscall.EINVAL, "IPv6 routes can not use an IPv4 nexthop")
+		}
+	}
+	nh.Nexthop, nh.dev = o, dev
+	return nil
+}
+
+// checkNexthop checks as the kernel does: unlike a route, a nexthop object wants a device that is up and has carrier.
+func (n *FakeNetns) checkNexthop(o rtnl.Nexthop) (*device, *refusal) {
+	if o.Link == "" {
+		return nil, refuse(syscall.EINVAL, "Device attribute required for non-blackhole and non-fdb nexthops")
+	}
+	d, no := n.device(o.Link)
+	switch {
+	case no != nil:
+		return nil, no
+	case o.ID == 0:
+		return nil, unmodelled("a nexthop ID chosen by the kernel")
+	case !d.up():
+		return nil, refuse(syscall.ENETDOWN, "Nexthop device is not up")
+	case !d.hasCarrier():
+		return nil, refuse(syscall.ENETDOWN, "Carrier for nexthop device is down")
+	case !o.Gateway.IsValid() && o.Onlink:
+		return nil, refuse(syscall.EINVAL, "ONLINK flag can not be set for nexthop without a gateway")
+	case o.Gateway.Is6():
+		return n.checkNextHop6(d, o.Gateway, o.Onlink)
+	}
+	return n.checkNextHop4(d, o.Gateway, o.Onlink, rtnl.ScopeUniverse)
+}
+
+func (n *FakeNetns) deleteNexthop(o rtnl.Nexthop) *refusal {
+	nh := n.nexthops[o.ID]
+	if nh == nil {
+		return absent(syscall.ENOENT)
+	}
+	n.dropNexthop(nh)
+	return nil
+}
+
+// dropNexthop removes a nexthop object and its routes; only of the IPv6 ones the kernel tells.
+func (n *FakeNetns) dropNexthop(nh *nexthop) {
+	users := make([]*route, 0, len(nh.users))
+	for r := range nh.users {
+		users = append(users, r)
+	}
+	slices.SortFunc(users, compareRoutes)
+	for _, r := range users {
+		n.removeRoute(r, r.Dst.Addr().Is6())
+	}
+	delete(n.nexthops, nh.ID)
+}
+
+// flushNexthops removes the nexthop objects out of a device.
+func (d *device) flushNexthops() { d.flushNexthopsIf(func(*nexthop) bool { return true }) }
+
+func (d *device) flushIPv6Nexthops() {
+	d.flushNexthopsIf(func(nh *nexthop) bool { return nh.Gateway.Is6() })
+}
+
+func (d *device) flushNexthopsIf(doomed func(*nexthop) bool) {
+	for _, nh := range d.ns.nexthops {
+		if nh.dev == d && doomed(nh) {
+			d.ns.dropNexthop(nh)
+		}
+	}
+}

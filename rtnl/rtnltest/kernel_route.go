@@ -1,0 +1,284 @@
+package rtnltest
+
+import (
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"github.com/podnet/podnet/rtnl"
+)
+
+const (
+	tableLocal = 255
+	maxRTTMTU  = 65535 - 15 // larger RTAX_MTU is silently lowered to it
+	maxAdvMSS  = 65535 - 40
+)
+
+func (n *FakeNetns) addRoute(o rtnl.Route) *refusal {
+	r, no := n.newRoute(o)
+	if no != nil {
+		return no
+	}
+	for _, have := range n.fib.at(r.Table, r.Dst) {
+		if have.Priority == r.Priority {
+			return refuse(syscall.EEXIST, "")
+		}
+	}
+	n.insertRoute(r)
+	return nil
+}
+
+func (n *FakeNetns) replaceRoute(o rtnl.Route) *refusal {
+	r, no := n.newRoute(o)
+	if no != nil {
+		return no
+	}
+	var old *route
+	for _, have := range n.fib.at(r.Table, r.Dst) {
+		if have.Priority != r.Priority {
+			continue
+		}
+		// IPv6 prefers one that also has, or has no, gateway (6.18).
+		if old == nil || r.Dst.Addr().Is6() && old.via().IsValid() != r.via().IsValid() && have.via().IsValid() == r.via().IsValid() {
+			old = have
+		}
+	}
+	if old != nil {
+		n.removeRoute(old, false)
+	}
+	n.insertRoute(r)
+	return nil
+}
+
+// newRoute checks a route as the kernel does and resolves its next hop.
+func (n *FakeNetns) newRoute(o rtnl.Route) (*route, *refusal) {
+	switch {
+	case !o.Dst.IsValid(), o.MTU < 0, o.AdvMSS < 0:
+		return nil, refuse(syscall.EINVAL, "")
+	case o.Dst.Addr().Is4() && o.Dst != o.Dst.Masked():
+		return nil, refuse(syscall.EINVAL, "Invalid prefix for given prefix length")
+	case o.Table == tableLocal:
+		return nil, unmodelled("the local table")
+	}
+	r := &route{Route: o.Canonical()}
+	r.MTU, r.AdvMSS = min(r.MTU, maxRTTMTU), min(r.AdvMSS, maxAdvMSS)
+	v6 := r.Dst.Addr().Is6()
+	if v6 && r.Protocol == rtnl.ProtocolUnspec {
+		r.Protocol = rtnl.ProtocolBoot
+	}
+	var no *refusal
+	if r.Link != "" {
+		if r.dev, no = n.device(r.Link); no != nil {
+			return nil, no
+		}
+	}
+	switch {
+	case r.Type != rtnl.Unicast:
+		no = r.discard(v6)
+	case r.Nexthop != 0:
+		no = n.useNexthop(r, v6)
+	case v6:
+		r.dev, no = n.checkNextHop6(r.dev, r.Gateway, r.Onlink)
+	default:
+		r.dev, no = n.checkNextHop4(r.dev, r.Gateway, r.Onlink, r.Scope)
+	}
+	if no != nil {
+		return nil, no
+	}
+	if r.dev != nil {
+		r.Link = r.dev.Name
+	}
+	return r, n.checkSource(r)
+}
+
+// discard checks a blackhole or unreachable route: it leads to no device.
+func (r *route) discard(v6 bool) *refusal {
+	if !v6 && (r.dev != nil || r.Gateway.IsValid()) {
+		return refuse(syscall.EINVAL, "Gateway, device and multipath can not be specified for this route type")
+	}
+	r.dev, r.Link, r.Gateway, r.Onlink = nil, "", netip.Addr{}, false // IPv6 ignores them
+	return nil
+}
+
+func (n *FakeNetns) useNexthop(r *route, v6 bool) *refusal {
+	nh := n.nexthops[r.Nexthop]
+	switch {
+	case r.dev != nil || r.Gateway.IsValid():
+		return refuse(syscall.EINVAL, "Nexthop specification and nexthop id are mutually exclusive")
+	case nh == nil:
+		return refuse(syscall.EINVAL, "Nexthop id does not exist")
+	case v6 && !nh.Gateway.Is6():
+		return refuse(syscall.EINVAL, "IPv6 routes can not use an IPv4 nexthop")
+	case !v6 && nh.Gateway.Is6():
+		return unmodelled("an IPv4 route by an IPv6 nexthop")
+	case !v6 && r.Scope >= rtnl.ScopeLink && nh.Gateway.IsValid():
+		return refuse(syscall.EINVAL, "Scope mismatch with nexthop")
+	}
+	r.nh, r.Onlink = nh, false
+	return nil
+}
+
+// checkNextHop4 is fib_check_nh: the gateway must be on the link, and the device up. It returns the device.
+func (n *FakeNetns) checkNextHop4(dev *device, gw netip.Addr, onlink bool, scope rtnl.Scope) (*device, *refusal) {
+	switch {
+	case gw.Is6():
+		return nil, unmodelled("an IPv6 gateway of an IPv4 route")
+	case scope > rtnl.ScopeHost:
+		return nil, refuse(syscall.EINVAL, "Invalid scope")
+	case !gw.IsValid() && onlink:
+		return nil, refuse(syscall.EINVAL, "Invalid flags for nexthop - PERVASIVE and ONLINK can not be set")
+	case !gw.IsValid() && dev == nil:
+		return nil, refuse(syscall.ENODEV, "")
+	case !gw.IsValid() && !dev.up():
+		return nil, refuse(syscall.ENETDOWN, "Device for nexthop is not up")
+	case !gw.IsValid():
+		return dev, nil
+	case scope >= rtnl.ScopeLink:
+		return nil, refuse(syscall.EINVAL, "Nexthop has invalid scope")
+	case onlink && dev == nil:
+		return nil, refuse(syscall.ENODEV, "Nexthop device required for onlink")
+	case onlink && !dev.up():
+		return nil, refuse(syscall.ENETDOWN, "Nexthop device is not up")
+	case onlink:
+		if m := n.lookup4(gw, nil, rtnl.ScopeUniverse); m.local || m.broadcast || gw.IsMulticast() || gw.IsUnspecified() {
+			return nil, refuse(syscall.EINVAL, "Nexthop has invalid gateway")
+		}
+		return dev, nil
+	}
+	m := n.lookup4(gw, dev, rtnl.ScopeLink)
+	switch {
+	case m.errno != 0:
+		return nil, refuse(m.errno, "Nexthop has invalid gateway")
+	case m.broadcast, gw.IsMulticast():
+		return nil, refuse(syscall.EINVAL, "Nexthop has invalid gateway")
+	case !m.dev.up():
+		return nil, refuse(syscall.ENETDOWN, "")
+	}
+	return m.dev, nil
+}
+
+// checkNextHop6 is fib6_nh_init and ip6_validate_gw.
+func (n *FakeNetns) checkNextHop6(dev *device, gw netip.Addr, onlink bool) (*device, *refusal) {
+	switch {
+	case gw.Is4():
+		return nil, refuse(syscall.EINVAL, "IPv6 does not support RTA_VIA attribute")
+	case dev != nil && dev.MTU < minIPv6MTU:
+		return nil, refuse(syscall.ENODEV, "")
+	case onlink && dev == nil:
+		return nil, refuse(syscall.ENODEV, "Nexthop device required for onlink")
+	case onlink && !dev.up():
+		return nil, refuse(syscall.ENETDOWN, "Nexthop device is not up")
+	}
+	if gw.IsValid() {
+		var no *refusal
+		if dev, no = n.checkGateway6(dev, gw, onlink); no != nil {
+			return nil, no
+		}
+	}
+	switch {
+	case dev == nil:
+		return nil, refuse(syscall.ENODEV, "")
+	case dev.disabledIPv6():
+		return nil, refuse(syscall.EACCES, "IPv6 is disabled on nexthop device")
+	case !dev.up():
+		return nil, refuse(syscall.ENETDOWN, "Nexthop device is not up")
+	}
+	return dev, nil
+}
+
+func (n *FakeNetns) checkGateway6(dev *device, gw netip.Addr, onlink bool) (*device, *refusal) {
+	ours := func() bool {
+		return slices.ContainsFunc(n.local[gw], func(d *device) bool { return d == dev || !gw.IsLinkLocalUnicast() })
+	}
+	local := refuse(syscall.EINVAL, "Gateway can not be a local address")
+	switch {
+	case dev != nil && ours():
+		return nil, local
+	case gw.IsMulticast(), gw.IsUnspecified():
+		return nil, refuse(syscall.EINVAL, "Invalid gateway address")
+	case gw.IsLinkLocalUnicast() && dev == nil:
+		return nil, refuse(syscall.EINVAL, "Egress device not specified")
+	case gw.IsLinkLocalUnicast():
+	case onlink:
+		if r := n.longestMatch(gw, nil, rtnl.ScopeUniverse); r != nil && r.Dst.Bits() > 0 && r.Type == rtnl.Unicast && r.out() != dev {
+			return nil, refuse(syscall.EINVAL, "Nexthop has invalid gateway or device mismatch")
+		}
+	default:
+		r := n.longestMatch(gw, dev, rtnl.ScopeUniverse)
+		if r == nil || r.Type != rtnl.Unicast || r.via().IsValid() {
+			return nil, refuse(syscall.EHOSTUNREACH, "")
+		}
+		dev = r.out()
+	}
+	switch {
+	case dev.Name == "lo":
+		return nil, refuse(syscall.EINVAL, "Egress device can not be loopback device for this route")
+	case ours():
+		return nil, local
+	}
+	return dev, nil
+}
+
+// checkSource checks the preferred source: one of our addresses, for IPv6 a usable one.
+func (n *FakeNetns) checkSource(r *route) *refusal {
+	switch {
+	case !r.Src.IsValid():
+		return nil
+	case r.Src.Is4() != r.Dst.Addr().Is4():
+		return refuse(syscall.EINVAL, "")
+	case r.Src.Is4() && !n.isLocal4(r.Src):
+		return refuse(syscall.EINVAL, "Invalid prefsrc address")
+	case r.Src.Is6() && !slices.ContainsFunc(n.local[r.Src], func(d *device) bool {
+		return d.hasFinished(r.Src) && (d == r.out() || !r.Src.IsLinkLocalUnicast())
+	}):
+		return refuse(syscall.EINVAL, "Invalid source address")
+	}
+	return nil
+}
+
+// deleteRoute deletes the first route that has all that o names; see encodeRoute of rtnl.Conn for what a deletion names.
+func (n *FakeNetns) deleteRoute(o rtnl.Route) *refusal {
+	if !o.Dst.IsValid() {
+		return refuse(syscall.EINVAL, "")
+	}
+	if o.Dst.Addr().Is4() && o.Dst != o.Dst.Masked() {
+		return refuse(syscall.EINVAL, "Invalid prefix for given prefix length")
+	}
+	o = o.Canonical()
+	if o.Table == tableLocal {
+		return unmodelled("the local table")
+	}
+	var dev *device
+	if o.Link != "" {
+		var no *refusal
+		if dev, no = n.device(o.Link); no != nil {
+			return no
+		}
+	}
+	for _, r := range n.fib.at(o.Table, o.Dst) {
+		if r.deletedBy(o, dev) {
+			n.removeRoute(r, true)
+			return nil
+		}
+	}
+	return absent(syscall.ESRCH)
+}
+
+func (r *route) deletedBy(o rtnl.Route, dev *device) bool {
+	v6 := r.Dst.Addr().Is6()
+	switch {
+	case r.nh != nil && o.Nexthop != 0 && o.Nexthop != r.Nexthop, r.nh == nil && o.Nexthop != 0:
+		return false
+	case r.nh != nil && v6:
+		return true // whatever else is named, 6.18
+	case r.nh != nil && o.Nexthop == 0 && (dev != nil || o.Gateway.IsValid()):
+		return false
+	case o.Priority != 0 && o.Priority != r.Priority, o.Protocol != 0 && o.Protocol != r.Protocol:
+		return false
+	case !v6 && (o.Type != r.Type || o.Src.IsValid() && o.Src != r.Src):
+		return false
+	case r.nh != nil:
+		return true
+	}
+	return (dev == nil || dev == r.dev) && (!o.Gateway.IsValid() || o.Gateway == r.Gateway)
+}
