@@ -15,8 +15,8 @@ var built struct {
 	err  error
 }
 
-// binary builds the plugin once and returns its directory.
-func binary() (string, error) {
+// builtPlugin builds the plugin once and returns its directory.
+func builtPlugin() (string, error) {
 	built.once.Do(func() {
 		if built.dir, built.err = os.MkdirTemp("", "podnet-cni-test-"); built.err != nil {
 			return
@@ -30,7 +30,7 @@ func binary() (string, error) {
 	return built.dir, built.err
 }
 
-func removeBinary() {
+func removePlugin() {
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
 	}

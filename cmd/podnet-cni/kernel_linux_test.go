@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -36,7 +35,7 @@ type kernelNode struct {
 func newKernelNode(t testing.TB) *kernelNode {
 	t.Helper()
 	host := rtnltest.NewNetns(t) // skips without the privilege
-	dir, err := binary()
+	dir, err := builtPlugin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +189,7 @@ func ping(from *rtnltest.Netns, to netip.Addr) error {
 			return err
 		}
 		for buf := make([]byte, 256); ; {
-			n, err := c.Read(buf)
+			n, _, err := c.(*net.IPConn).ReadFrom(buf) // unlike Read it takes the IPv4 header off
 			if err != nil {
 				return fmt.Errorf("ping %s: %w", to, err)
 			}

@@ -27,6 +27,6 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	code := m.Run()
-	removeBinary()
+	removePlugin()
 	os.Exit(code)
 }
