@@ -19,14 +19,14 @@ type devicePlan struct {
 }
 
 // planDevice plans the device of e. An error means that it cannot be had, and that nothing of its family is to be touched.
-func planDevice(c Config, e Endpoint, underlay rtnl.Link, have snapshot) (devicePlan, error) {
+func planDevice(c Config, e Endpoint, underlay rtnl.Link, have snapshot, release string) (devicePlan, error) {
 	var p devicePlan
 	want := rtnl.Link{
 		Name: e.Device, Kind: rtnl.KindVXLAN, MAC: e.MAC, Alias: Alias, TxChecksum: c.TxChecksum,
 		VXLAN: rtnl.VXLAN{VNI: c.VNI, Port: c.Port, Local: e.Local, Underlay: c.Underlay, Learning: rtnl.Off},
 	}
 	if want.TxChecksum == rtnl.Unset {
-		want.TxChecksum = TxChecksumFor(have.release)
+		want.TxChecksum = TxChecksumFor(release)
 	}
 	if want.MTU, p.fault = e.mtu(underlay); want.MTU == 0 {
 		return p, p.fault
@@ -36,7 +36,7 @@ func planDevice(c Config, e Endpoint, underlay rtnl.Link, have snapshot) (device
 		if err := mayOwn(there, want); err != nil {
 			return p, err
 		}
-		p.emptied = there.VXLAN != want.VXLAN
+		p.emptied = mustRecreate(there.VXLAN, want.VXLAN)
 	} else if other, taken := sameTunnel(have.links, want); taken {
 		return p, fmt.Errorf("vxlan: device %s: %q has VNI %d and port %d already and is not podnet's; remove it (ip link del %s), or choose another VNI or port",
 			want.Name, other.Name, c.VNI, c.Port, other.Name)
@@ -129,6 +129,15 @@ func sameTunnel(links []rtnl.Link, want rtnl.Link) (rtnl.Link, bool) {
 	return rtnl.Link{}, false
 }
 
+// mustRecreate reports whether the kernel cannot make one tunnel of the other. It can change the local address, though not its family.
+func mustRecreate(there, want rtnl.VXLAN) bool {
+	if there.Local.IsValid() && there.Local.Is4() == want.Local.Is4() {
+		there.Local = want.Local
+	}
+	there.Learning = want.Learning
+	return there != want
+}
+
 // missing returns the settings of want that there has otherwise and that can be changed in place.
 func missing(want, there rtnl.Link) rtnl.Link {
 	set := rtnl.Link{Name: want.Name}
@@ -143,6 +152,10 @@ func missing(want, there rtnl.Link) rtnl.Link {
 	}
 	if there.TxChecksum != rtnl.Unset && there.TxChecksum != want.TxChecksum {
 		set.TxChecksum = want.TxChecksum
+	}
+	if there.VXLAN.Local != want.VXLAN.Local || there.VXLAN.Learning != want.VXLAN.Learning {
+		set.Kind = want.Kind
+		set.VXLAN = rtnl.VXLAN{VNI: want.VXLAN.VNI, Local: want.VXLAN.Local, Learning: want.VXLAN.Learning}
 	}
 	return set
 }

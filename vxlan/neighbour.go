@@ -1,7 +1,10 @@
 package vxlan
 
 import (
+	"bytes"
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/podnet/podnet/rtnl"
 )
@@ -34,13 +37,16 @@ func diffFDB(device string, want []Peer, have []rtnl.FDB) (d tableDiff) {
 		}
 		d.write = append(d.write, rtnl.Change{Verb: verb, Object: w})
 	}
+	var stale []rtnl.FDB
 	for _, h := range have {
 		// With several destinations nobody knows which one the kernel replaces. All are deleted; one that is gone by then is forgiven.
 		if there[h] || replaced[h.MAC] && count[h.MAC] == 1 {
 			continue
 		}
-		d.del = append(d.del, rtnl.Change{Verb: rtnl.Delete, Object: h})
+		stale = append(stale, h)
 	}
+	slices.SortFunc(stale, func(a, b rtnl.FDB) int { return cmp.Or(bytes.Compare(a.MAC[:], b.MAC[:]), a.Dst.Compare(b.Dst)) })
+	d.del = deletions(stale)
 	return d
 }
 
@@ -62,10 +68,21 @@ func diffNeighs(device string, want []Peer, have []rtnl.Neigh) (d tableDiff) {
 			d.write = append(d.write, rtnl.Change{Verb: rtnl.Replace, Object: w})
 		}
 	}
+	var stale []rtnl.Neigh
 	for _, h := range have {
 		if _, unwanted := there[h.IP]; unwanted && h.Permanent {
-			d.del = append(d.del, rtnl.Change{Verb: rtnl.Delete, Object: h})
+			stale = append(stale, h)
 		}
 	}
+	slices.SortFunc(stale, func(a, b rtnl.Neigh) int { return a.IP.Compare(b.IP) })
+	d.del = deletions(stale)
 	return d
+}
+
+// deletions are sorted by their callers, so that a plan does not depend on the order of the kernel's hash tables.
+func deletions[O rtnl.Object](stale []O) (p rtnl.Plan) {
+	for _, o := range stale {
+		p = append(p, rtnl.Change{Verb: rtnl.Delete, Object: o})
+	}
+	return p
 }

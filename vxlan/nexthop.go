@@ -1,7 +1,9 @@
 package vxlan
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/podnet/podnet/rtnl"
 )
@@ -75,10 +77,13 @@ func (p *nexthopPool) plan(device string, want []Peer, have []rtnl.Nexthop, abov
 	for _, id := range d.ids {
 		wanted[id] = true
 	}
+	var stale []rtnl.Nexthop
 	for _, h := range have {
 		if !wanted[h.ID] {
-			d.del = append(d.del, rtnl.Change{Verb: rtnl.Delete, Object: h})
+			stale = append(stale, h)
 		}
 	}
+	slices.SortFunc(stale, func(a, b rtnl.Nexthop) int { return cmp.Compare(a.ID, b.ID) })
+	d.del = deletions(stale)
 	return d
 }

@@ -3,6 +3,7 @@ package vxlan
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/podnet/podnet/internal/peers"
 	"github.com/podnet/podnet/rtnl"
@@ -39,7 +40,7 @@ func plan(want Config, have snapshot, o Options) (rtnl.Plan, error) {
 		f := familyPlan{config: want, family: family, peers: accepted[family], reach: reach, options: o, pool: pool}
 		if e := want.endpoint(family); e != nil {
 			var err error
-			if f.vtep, err = planDevice(want, *e, underlay, have); err != nil {
+			if f.vtep, err = planDevice(want, *e, underlay, have, o.KernelRelease); err != nil {
 				faults = append(faults, err)
 				continue
 			}
@@ -112,11 +113,12 @@ func (f *familyPlan) plan(have snapshot, gone map[string]bool) (rtnl.Plan, []err
 	fdb := diffFDB(f.device, tunnelled, on.fdb)
 	neighs := diffNeighs(f.device, tunnelled, on.neighs)
 	routeDiff := peers.DiffRoutes(routes, routesHave, rtnl.ProtocolVXLAN)
+	stones := steppingStones(routeDiff.Write, routesHave)
 
 	var p rtnl.Plan
 	for _, changes := range []rtnl.Plan{
-		f.vtep.changes, fdb.write, neighs.write, nexthops.write, routeDiff.Write,
-		routeDiff.Delete, nexthops.del, neighs.del, fdb.del, f.vtep.after,
+		f.vtep.changes, fdb.write, neighs.write, nexthops.write, stones.write, routeDiff.Write,
+		stones.del, routeDiff.Delete, nexthops.del, neighs.del, fdb.del, f.vtep.after,
 	} {
 		p = append(p, changes...)
 	}
@@ -127,6 +129,30 @@ func (f *familyPlan) plan(have snapshot, gone map[string]bool) (rtnl.Plan, []err
 		}
 	}
 	return p, faults
+}
+
+// steppingStones lets the kernel accept onlink IPv6 routes whose gateway some other route leads to through another device: it would
+// refuse them (EINVAL, "invalid gateway or device mismatch", Linux 6.18). That is so where a live route over the underlay is to be replaced by one
+// through the tunnel, and where someone has a wider route. A route to the gateway alone, there for just that moment, satisfies it.
+func steppingStones(writes rtnl.Plan, have []rtnl.Route) (d tableDiff) {
+	var reach *peers.Reach
+	for _, c := range writes {
+		r, ok := c.Object.(rtnl.Route)
+		if !ok || !r.Onlink || r.Gateway.Is4() {
+			continue
+		}
+		if reach == nil {
+			reach = peers.NewReach(have, rtnl.ProtocolUnspec)
+		}
+		found, ok := reach.To(r.Gateway)
+		if !ok || found.Dst.Bits() == 0 || found.Type != rtnl.Unicast || found.Link == r.Link {
+			continue
+		}
+		stone := rtnl.Route{Dst: netip.PrefixFrom(r.Gateway, r.Gateway.BitLen()), Link: r.Link, Protocol: rtnl.ProtocolVXLAN}.Canonical()
+		d.write = append(d.write, rtnl.Change{Verb: rtnl.Replace, Object: stone})
+		d.del = append(d.del, rtnl.Change{Verb: rtnl.Delete, Object: stone})
+	}
+	return d
 }
 
 // mine returns the routes and nexthops of this family that will be there when the devices in gone are.

@@ -18,7 +18,6 @@ type snapshot struct {
 	// noNexthops: the kernel has no nexthop objects (before Linux 5.3).
 	noNexthops bool
 	devices    map[string]device // of the wanted devices those that exist
-	release    string            // of the kernel, "" unknown; read only where TxChecksum depends on it
 	// acceptRA is what a new device begins with; "" without IPv6.
 	acceptRA string
 }
@@ -56,20 +55,14 @@ func (r *Reconciler) read(ctx context.Context, want Config) (snapshot, error) {
 	}
 	want = want.withDefaults()
 	for _, e := range want.Endpoints {
-		if _, exists := s.link(e.Device); !exists {
-			if s.acceptRA, err = r.sysctl(ctx, acceptRA("default").Name); err != nil {
+		if _, exists := s.link(e.Device); exists {
+			if s.devices[e.Device], err = r.readDevice(ctx, e.Device); err != nil {
 				return s, err
 			}
-			continue
 		}
-		if s.devices[e.Device], err = r.readDevice(ctx, e.Device); err != nil {
-			return s, err
-		}
-		// For a device that has to be made again, its old setting is as good a guess as the default.
-		s.acceptRA = s.devices[e.Device].acceptRA
 	}
-	if want.TxChecksum == rtnl.Unset && len(want.Endpoints) > 0 {
-		s.release, err = r.sysctl(ctx, "kernel/osrelease")
+	if len(want.Endpoints) > 0 {
+		s.acceptRA, err = r.sysctl(ctx, acceptRA("default").Name)
 	}
 	return s, err
 }

@@ -3,6 +3,8 @@ package vxlan
 import (
 	"context"
 	"errors"
+	"os"
+	"strings"
 
 	"github.com/podnet/podnet/internal/reconcile"
 	"github.com/podnet/podnet/rtnl"
@@ -25,6 +27,9 @@ type Options struct {
 	// NexthopsAbove is the number of tunnelled IPv4 peers above which their routes go through nexthop objects (Linux 5.3), with which the
 	// time for a route does not grow with the number of routes. 0 = 2,000; negative = never. IPv6 routes need none.
 	NexthopsAbove int
+
+	// KernelRelease (uname -r) decides about the checksum offload if a Config does not; see TxChecksumFor. "" = that of the running kernel.
+	KernelRelease string
 }
 
 // Reconciler brings the kernel to a Config. It remembers nothing between calls and may be used by several goroutines, though two
@@ -38,6 +43,11 @@ type Reconciler struct {
 func New(k Kernel, o Options) *Reconciler {
 	if o.NexthopsAbove == 0 {
 		o.NexthopsAbove = nexthopsAbove
+	}
+	if o.KernelRelease == "" {
+		// Where this cannot be read (not Linux, no /proc) the offload is left alone.
+		release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+		o.KernelRelease = strings.TrimSpace(string(release))
 	}
 	return &Reconciler{kernel: k, options: o}
 }

@@ -1,8 +1,10 @@
 package peers
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/podnet/podnet/rtnl"
 )
@@ -69,6 +71,7 @@ func DiffRoutes(want, have []rtnl.Route, own rtnl.Protocol) Routes {
 			d.Write = append(d.Write, rtnl.Change{Verb: rtnl.Add, Object: w})
 		}
 	}
+	var stale []rtnl.Route
 	for _, h := range have {
 		key := routeKey{h.Dst, h.Priority}
 		// Where one of ours is replaced there is nothing left to delete. Of several under one key (someone appended a copy) nobody knows
@@ -76,6 +79,12 @@ func DiffRoutes(want, have []rtnl.Route, own rtnl.Protocol) Routes {
 		if h.Protocol != own || there[h] || replaced[key] && mine[key] == 1 {
 			continue
 		}
+		stale = append(stale, h)
+	}
+	slices.SortFunc(stale, func(a, b rtnl.Route) int {
+		return cmp.Or(a.Dst.Addr().Compare(b.Dst.Addr()), cmp.Compare(a.Dst.Bits(), b.Dst.Bits()), cmp.Compare(a.Priority, b.Priority))
+	})
+	for _, h := range stale {
 		d.Delete = append(d.Delete, rtnl.Change{Verb: rtnl.Delete, Object: h})
 	}
 	return d
