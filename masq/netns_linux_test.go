@@ -1,5 +1,3 @@
-//go:build linux
-
 package masq_test
 
 import (
@@ -11,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/netns"
+	"github.com/podnet/podnet/masq"
 )
 
 var namespaces atomic.Int64
@@ -19,10 +18,7 @@ var namespaces atomic.Int64
 func newNetns(t testing.TB) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		if os.Getenv("REQUIRE_KERNEL") == "1" {
-			t.Fatal("REQUIRE_KERNEL=1, but not root: network namespaces need it")
-		}
-		t.Skip("network namespaces need root")
+		lacking(t, "network namespaces need root")
 	}
 	name := fmt.Sprintf("podnet-masq-test-%d-%d", os.Getpid(), namespaces.Add(1))
 	if err := netns.Create(name); err != nil {
@@ -34,6 +30,23 @@ func newNetns(t testing.TB) string {
 		}
 	})
 	return name
+}
+
+// lacking skips the test with the reason why the machine cannot run it, or fails it if REQUIRE_KERNEL=1 is in the environment.
+func lacking(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("REQUIRE_KERNEL") == "1" {
+		t.Fatalf("REQUIRE_KERNEL=1: %s", why)
+	}
+	t.Skip(why)
+}
+
+// requireBackend skips the test on a machine without the backend.
+func requireBackend(t testing.TB, ns string, b masq.Backend) {
+	t.Helper()
+	if err := (&masq.Netfilter{Netns: netns.Path(ns)}).Probe(t.Context(), b); err != nil {
+		lacking(t, err.Error())
+	}
 }
 
 // in runs a command inside the namespace.
