@@ -48,50 +48,79 @@ func thin(ps []pair) []pair {
 	return out
 }
 
-// reach tries TCP, UDP and ICMP over every pair. source, if not nil, is the address under which the server has to see the client.
-func (l *lab) reach(name, saw string, pairs []pair, source func(p pair, ipv6 bool) netip.Addr) {
-	if len(pairs) == 0 {
-		l.report.skip(name, "no such pair of hosts")
+// path is a kind of path through the network, and the pairs of hosts that it leads between.
+type path struct {
+	name  string
+	pairs []pair
+	// source is the address under which the server has to see the client; nil if that does not matter.
+	source func(p pair, ipv6 bool) netip.Addr
+	saw    string // says so in the table
+}
+
+// reach tries TCP, UDP and ICMP over every pair of a path.
+func (l *lab) reach(ctx context.Context, p path) {
+	if len(p.pairs) == 0 {
+		l.report.skip(p.name, "no such pair of hosts")
 		return
 	}
-	all := len(pairs)
-	pairs = thin(pairs)
+	pairs := thin(p.pairs)
+	detail := fmt.Sprintf("%d pairs", len(pairs))
+	if len(pairs) != len(p.pairs) {
+		detail = fmt.Sprintf("%d of %d pairs", len(pairs), len(p.pairs))
+	}
 	for _, v6 := range l.families() {
+		if ctx.Err() != nil {
+			return
+		}
 		var tcp, udp, icmp, seen []error
-		for _, p := range pairs {
-			to := p.to.addr(v6)
-			label := func(err error) error {
-				if err == nil {
-					return nil
-				}
-				return fmt.Errorf("%s to %s: %w", p.from.name, p.to.name, err)
+		for _, pair := range pairs {
+			r := tryPair(pair, v6)
+			tcp, udp, icmp = append(tcp, r.tcp), append(udp, r.udp), append(icmp, r.icmp)
+			if p.source != nil {
+				seen = append(seen, r.seenAs(p.source(pair, v6)))
 			}
-			gotTCP, err := tcpProbe(p.from.netns, to)
-			tcp = append(tcp, label(err))
-			gotUDP, errUDP := udpProbe(p.from.netns, to)
-			udp = append(udp, label(errUDP))
-			icmp = append(icmp, label(icmpProbe(p.from.netns, to)))
-			if source == nil {
-				continue
-			}
-			if want := source(p, v6); err == nil && errUDP == nil && (gotTCP != want || gotUDP != want) {
-				seen = append(seen, label(fmt.Errorf("seen as %s (TCP) and %s (UDP), want %s", gotTCP, gotUDP, want)))
-			} else {
-				seen = append(seen, label(errors.Join(err, errUDP)))
+			if errors.Join(r.tcp, r.udp, r.icmp) != nil {
+				break // each failure waits for its time-out
 			}
 		}
 		cells := []cell{result("TCP", tcp...), result("UDP", udp...), result("ICMP", icmp...)}
-		if source != nil {
-			cells = append(cells, result(saw, seen...))
+		if p.source != nil {
+			cells = append(cells, result(p.saw, seen...))
 		}
-		detail := fmt.Sprintf("%d pairs", len(pairs))
-		if len(pairs) == 1 {
-			detail = ""
-		} else if all != len(pairs) {
-			detail = fmt.Sprintf("%d of %d pairs", len(pairs), all)
-		}
-		l.report.add(row{Name: name, Family: familyName(v6), Cells: cells, Detail: detail})
+		l.report.add(row{Name: p.name, Family: familyName(v6), Cells: cells, Detail: detail})
 	}
+}
+
+// tried is the outcome for one pair.
+type tried struct {
+	pair           pair
+	tcp, udp, icmp error
+	byTCP, byUDP   netip.Addr // the client as the server saw it
+}
+
+func tryPair(p pair, v6 bool) tried {
+	to := p.to.addr(v6)
+	r := tried{pair: p}
+	r.byTCP, r.tcp = tcpProbe(p.from.netns, to)
+	r.byUDP, r.udp = udpProbe(p.from.netns, to)
+	r.icmp = icmpProbe(p.from.netns, to)
+	for _, err := range []*error{&r.tcp, &r.udp, &r.icmp} {
+		if *err != nil {
+			*err = fmt.Errorf("%s to %s: %w", p.from.name, p.to.name, *err)
+		}
+	}
+	return r
+}
+
+// seenAs returns an error if the server saw another address.
+func (r tried) seenAs(want netip.Addr) error {
+	if err := errors.Join(r.tcp, r.udp); err != nil {
+		return err
+	}
+	if r.byTCP != want || r.byUDP != want {
+		return fmt.Errorf("%s to %s: seen as %s (TCP) and %s (UDP), want %s", r.pair.from.name, r.pair.to.name, r.byTCP, r.byUDP, want)
+	}
+	return nil
 }
 
 // result is a passed check if all errors are nil; else it shows the first of them.
@@ -113,16 +142,13 @@ func result(label string, errs ...error) cell {
 }
 
 // connectivity tries every path that a pod's packets can take.
-func (l *lab) connectivity() {
+func (l *lab) connectivity(ctx context.Context) {
 	own := func(p pair, v6 bool) netip.Addr { return p.from.addr(v6) }
+	nodeOf := map[string]*node{}
 	var loopback, toOwn, fromOwn, toOther, fromOther, out []pair
 	for _, p := range l.pods() {
-		localhost := endpoint{p.name, p.netns, func(v6 bool) netip.Addr {
-			if v6 {
-				return netip.IPv6Loopback()
-			}
-			return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		}}
+		nodeOf[p.name] = p.node
+		localhost := endpoint{p.name, p.netns, func(v6 bool) netip.Addr { return loopbackAddr(v6) }}
 		loopback = append(loopback, pair{localhost, localhost})
 		out = append(out, pair{p.endpoint(), l.outside.endpoint()})
 		for _, n := range l.nodes {
@@ -133,20 +159,23 @@ func (l *lab) connectivity() {
 			}
 		}
 	}
-	nodeOf := map[string]*node{}
-	for _, p := range l.pods() {
-		nodeOf[p.name] = p.node
+	sameNode := func(a, b *node) bool { return a == b }
+	sameSegment := func(a, b *node) bool { return a != b && !behindRouter(a, b) }
+	nodeIP := func(p pair, v6 bool) netip.Addr { return nodeOf[p.from.name].addr(v6) }
+	const sawOwn = "own IP seen"
+	for _, p := range []path{
+		{name: "loopback inside a pod", pairs: loopback},
+		{name: "pod to pod, same node", pairs: l.podPairs(sameNode), source: own, saw: sawOwn},
+		{name: "pod to pod, other node, same segment", pairs: l.podPairs(sameSegment), source: own, saw: sawOwn},
+		{name: "pod to pod, other node, behind the router", pairs: l.podPairs(behindRouter), source: own, saw: sawOwn},
+		{name: "pod to its own node", pairs: toOwn, source: own, saw: sawOwn},
+		{name: "node to its own pod", pairs: fromOwn},
+		{name: "pod to another node", pairs: toOther},
+		{name: "node to a pod of another node", pairs: fromOther},
+		{name: "pod to outside", pairs: out, source: nodeIP, saw: "node's IP seen"},
+	} {
+		l.reach(ctx, p)
 	}
-	l.reach("loopback inside a pod", "", loopback, nil)
-	l.reach("pod to pod, same node", "own IP seen", l.podPairs(func(a, b *node) bool { return a == b }), own)
-	l.reach("pod to pod, other node, same segment", "own IP seen",
-		l.podPairs(func(a, b *node) bool { return a != b && !behindRouter(a, b) }), own)
-	l.reach("pod to pod, other node, behind the router", "own IP seen", l.podPairs(behindRouter), own)
-	l.reach("pod to its own node", "own IP seen", toOwn, own)
-	l.reach("node to its own pod", "", fromOwn, nil)
-	l.reach("pod to another node", "", toOther, nil)
-	l.reach("node to a pod of another node", "", fromOther, nil)
-	l.reach("pod to outside", "node's IP seen", out, func(p pair, v6 bool) netip.Addr { return nodeOf[p.from.name].addr(v6) })
 }
 
 // farPods returns two pods on different nodes, behind the router from each other if there is a router between any.
@@ -205,8 +234,7 @@ func (l *lab) speed() {
 		return
 	}
 	const length = 500 * time.Millisecond
-	v6 := l.families()[0]
-	for _, v6 := range []bool{v6} {
+	for _, v6 := range l.families() {
 		nodes, errNodes := throughput(a.node.netns, b.node.addr(v6), length)
 		pods, errPods := throughput(a.netns, b.addr(v6), length)
 		detail := fmt.Sprintf("pods %s, nodes %s, ratio %.2f", bits(pods), bits(nodes), pods/max(nodes, 1))
@@ -215,7 +243,7 @@ func (l *lab) speed() {
 	}
 }
 
-// contract runs the CNI verb CHECK on every pod.
+// checkPods runs the CNI verb CHECK on every pod.
 func (l *lab) checkPods(ctx context.Context) {
 	var errs []error
 	for _, p := range l.pods() {

@@ -65,8 +65,11 @@ func (l *lab) heals(ctx context.Context) {
 }
 
 // heal runs one fault under traffic from pod a to pod b, or to the outside host if b is nil.
-func (l *lab) heal(_ context.Context, name string, a, b *pod, fault func(ipv6 bool) error) {
+func (l *lab) heal(ctx context.Context, name string, a, b *pod, fault func(ipv6 bool) error) {
 	for _, v6 := range l.families() {
+		if ctx.Err() != nil {
+			return
+		}
 		to, fresh, interval := l.outside.addr(v6), true, 5*time.Millisecond
 		if b != nil {
 			to, fresh, interval = b.addr(v6), false, time.Millisecond

@@ -148,7 +148,7 @@ func (l *lab) run(ctx context.Context) error {
 		title string
 		run   func()
 	}{
-		{"packets", l.connectivity},
+		{"packets", func() { l.connectivity(ctx) }},
 		{"packet size", l.packetSize},
 		{"speed", l.speed},
 		{"pods as the runtime sees them", func() { l.checkPods(ctx) }},
@@ -249,10 +249,16 @@ func (l *lab) serve(path string, addrs ...netip.Addr) error {
 }
 
 func loopbacks(families []bool) []netip.Addr {
-	all := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	var addrs []netip.Addr
 	for _, v6 := range families {
-		addrs = append(addrs, all[index(v6)])
+		addrs = append(addrs, loopbackAddr(v6))
 	}
 	return addrs
+}
+
+func loopbackAddr(ipv6 bool) netip.Addr {
+	if ipv6 {
+		return netip.IPv6Loopback()
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }

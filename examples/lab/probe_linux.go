@@ -81,7 +81,7 @@ func icmpProbe(from string, to netip.Addr) error {
 	}
 	buf := make([]byte, 1500)
 	for {
-		n, err := conn.Read(buf)
+		n, _, err := conn.(*net.IPConn).ReadFromIP(buf) // unlike Read it takes the IPv4 header off
 		if err != nil {
 			return err
 		}
