@@ -9,7 +9,6 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/podnet/podnet/bridge"
 	"github.com/podnet/podnet/ipam"
 	"github.com/podnet/podnet/masq"
 	"github.com/podnet/podnet/veth"
@@ -88,7 +87,7 @@ func (p *plugin) attach(ctx context.Context, c config, allocator *ipam.PodAlloca
 	if a.addrs, err = allocate(ctx, allocator, ownerOf(args.ContainerID, args.IfName), c.request()); err != nil {
 		return a, allocationError(err)
 	}
-	if _, err := bridge.New(host, bridge.Options{}).Apply(ctx, c.bridgeConfig()); err != nil {
+	if err := p.ensureBridge(ctx, c, host); err != nil {
 		return a, err
 	}
 	if c.masq {

@@ -8,6 +8,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
+// lockName is a file in a network's state directory.
+const lockName = "attachments.lock"
+
 // allAttachments is the key of every attachment at once.
 const allAttachments = ""
 

@@ -26,7 +26,7 @@ func lockAttachments(ctx context.Context, dir, key string) (io.Closer, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	path := filepath.Join(dir, "attachments.lock")
+	path := filepath.Join(dir, lockName)
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
 	for {

@@ -30,6 +30,7 @@ type machine struct {
 	masq    masq.Kernel
 	store   func(dir string) (ipam.Store, error)
 	noState func(dir string) (bool, error)                                // has there never been an ADD?
+	peers   func(dataDir string) ([]string, error)                        // the networks that have leases there
 	lock    func(ctx context.Context, dir, key string) (io.Closer, error) // see lockAttachments
 	isNetns func(path string) error
 	isOwn   func(path string) bool // is it the plugin's own namespace?
@@ -49,7 +50,7 @@ func realMachine() machine {
 		pod:     open,
 		masq:    &masq.Netfilter{},
 		store:   func(dir string) (ipam.Store, error) { return filestore.Open(dir, filestore.Options{}) },
-		noState: isMissing, lock: lockAttachments, isNetns: isNetns, isOwn: isOwnNetns,
+		noState: isMissing, peers: networks, lock: lockAttachments, isNetns: isNetns, isOwn: isOwnNetns,
 	}
 }
 
@@ -63,13 +64,25 @@ func (p *plugin) verbs() verbs {
 	return verbs{add: p.add, del: p.del, check: p.check, gc: p.gc, status: p.status}
 }
 
-// isMissing reports whether there is no such directory.
-func isMissing(dir string) (bool, error) {
-	_, err := os.Stat(dir)
+// isMissing reports whether there is no such file or directory.
+func isMissing(path string) (bool, error) {
+	_, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
 	return false, err
+}
+
+// networks returns the names of the networks whose state is below dataDir. Other plugins may keep theirs there too.
+func networks(dataDir string) ([]string, error) {
+	entries, err := os.ReadDir(dataDir)
+	var names []string
+	for _, e := range entries {
+		if missing, err := isMissing(filepath.Join(stateDir(dataDir, e.Name()), lockName)); err == nil && !missing && e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
 }
 
 // stateDir is where a network's leases are.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -51,6 +52,13 @@ func (n *node) machine() machine {
 				n.stores[dir] = ipam.NewMemoryStore()
 			}
 			return failingStore{n.stores[dir], n}, nil
+		},
+		peers: func(dataDir string) ([]string, error) {
+			var names []string
+			for dir := range n.stores {
+				names = append(names, filepath.Base(dir))
+			}
+			return names, nil
 		},
 		noState: func(dir string) (bool, error) { return n.stores[dir] == nil, nil },
 		lock:    func(context.Context, string, string) (io.Closer, error) { return io.NopCloser(nil), nil },
@@ -192,9 +200,6 @@ func TestAddRefuses(t *testing.T) {
 	n := newNode(t)
 	first := n.must("ADD", "c1", "pod1", dualConf)
 	before := n.state()
-	small := strings.Replace(dualConf, "10.244.1.0/24", "10.9.9.0/30", 1)
-	n.must("ADD", "full", "pod2", strings.Replace(small, `"net"`, `"small"`, 1))
-	n.must("DEL", "full", "pod2", strings.Replace(small, `"net"`, `"small"`, 1))
 	for _, tc := range []struct {
 		name, id, pod, conf string
 		code                uint
@@ -218,6 +223,26 @@ func TestAddRefuses(t *testing.T) {
 		})
 	}
 	n.must("CHECK", "c1", "pod1", withPrev(t, dualConf, first))
+}
+
+// TestTwoNetworksOneBridge gives the bridge of one network to another one: it would take the first one's gateway away.
+func TestTwoNetworksOneBridge(t *testing.T) {
+	n := newNode(t)
+	first := n.must("ADD", "c1", "pod1", dualConf)
+	other := strings.NewReplacer(`"net"`, `"other"`, "10.244.1.0/24", "10.9.9.0/24", "fd00:244:0:1::", "fd00:9::").Replace(dualConf)
+	before := n.state()
+	_, err := n.run("ADD", "c2", "pod2", other)
+	if want := `bridge "cni0": has address 10.244.1.1/24, which pods of network "net" use: want another bridge, or forceAddress`; err == nil || err.Code != 7 || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if diff := cmp.Diff(before, n.state()); diff != "" {
+		t.Errorf("state (-before +after):\n%s", diff)
+	}
+	n.must("CHECK", "c1", "pod1", withPrev(t, dualConf, first))
+	n.must("ADD", "c2", "pod2", strings.Replace(other, `"ipam"`, `"bridge":"cni1","ipam"`, 1))
+	n.must("DEL", "c2", "pod2", other)
+	n.must("DEL", "c1", "pod1", dualConf)
+	n.must("ADD", "c2", "pod2", other) // nobody uses the old address any more
 }
 
 func TestAddExhausted(t *testing.T) {
