@@ -37,3 +37,18 @@ type Harness interface {
 	// NewNamespace makes a namespace that is removed when the test ends. All namespaces of one Harness belong to the same kernel.
 	NewNamespace(t testing.TB) Namespace
 }
+
+// Contract runs every fact of the directory facts, and those that need Go, against a kernel. The real kernel is the judge: it passes on
+// the Linux versions that each fact names, and the fake has to do the same. A fact enters the code of podnet through here.
+func Contract(t *testing.T, h Harness) {
+	facts, err := readFacts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range facts {
+		t.Run(f.name, func(t *testing.T) { f.check(t, h) })
+	}
+	t.Run("errors", func(t *testing.T) { contractErrors(t, h) })
+	t.Run("context", func(t *testing.T) { contractContext(t, h) })
+	t.Run("watch", func(t *testing.T) { contractWatch(t, h) })
+}

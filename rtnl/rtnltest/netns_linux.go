@@ -58,6 +58,9 @@ func (n *Netns) Name() string { return n.name }
 // Path returns the path that other processes can open.
 func (n *Netns) Path() string { return filepath.Join(netnsDir, n.name) }
 
+// Remove takes the namespace away before the test ends. It lives on while a socket or process is in it.
+func (n *Netns) Remove() error { return removeNetns(n.Path()) }
+
 // Conn opens a connection to the namespace and closes it when the test ends.
 func (n *Netns) Conn(t testing.TB) *rtnl.Conn {
 	t.Helper()

@@ -32,5 +32,8 @@ func (*Netns) Conn(t testing.TB) *rtnl.Conn {
 	return nil
 }
 
+// Remove does nothing.
+func (*Netns) Remove() error { return nil }
+
 // Do returns an error that matches errors.ErrUnsupported.
 func (*Netns) Do(func() error) error { return errors.ErrUnsupported }
