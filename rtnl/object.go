@@ -187,7 +187,7 @@ func (FDB) object()     {}
 func (Nexthop) object() {}
 func (Sysctl) object()  {}
 
-// Canonical returns r as the kernel would report it after adding it: table, metric and scope filled in, destination masked.
+// Canonical returns r as the kernel would report it after adding it: table, metric, scope and the protocol of an IPv6 route filled in, destination masked.
 func (r Route) Canonical() Route {
 	r.Dst = r.Dst.Masked()
 	if r.Table == 0 {
@@ -197,6 +197,9 @@ func (r Route) Canonical() Route {
 		r.Scope = ScopeUniverse
 		if r.Priority == 0 {
 			r.Priority = 1024
+		}
+		if r.Protocol == ProtocolUnspec {
+			r.Protocol = ProtocolBoot
 		}
 	} else if r.Scope == ScopeAuto {
 		r.Scope = ScopeLink

@@ -74,6 +74,9 @@ func (w *writer) do(i int, c Change) {
 	case Route:
 		r := o.Canonical()
 		r.Dst = o.Dst // host bits are for the kernel to refuse (IPv4) or to mask (IPv6)
+		if c.Verb == Delete {
+			r.Protocol = o.Protocol // none: a route of any protocol
+		}
 		w.object(i, c.Verb, unix.RTM_NEWROUTE, unix.RTM_DELROUTE, o.Link, func(e *encoder, index int32) { encodeRoute(e, r, index, c.Verb) })
 	case Neigh:
 		w.object(i, c.Verb, unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH, o.Link, func(e *encoder, index int32) { encodeNeigh(e, o, index, c.Verb) })
