@@ -100,10 +100,13 @@ func parseFlags(args []string, getenv func(string) string) (options, error) {
 			faults = append(faults, fmt.Errorf("%s %q: want what --%s takes: %s", envName(flag.Name), value, flag.Name, flag.Usage))
 		}
 	})
-	if o.version {
+	if o.version && len(faults) == 0 {
 		return o, nil
 	}
-	return o, errors.Join(append(faults, o.check()...)...)
+	if len(faults) == 0 {
+		faults = o.check()
+	}
+	return o, errors.Join(faults...)
 }
 
 // check returns every fault with flag, value and what is allowed.

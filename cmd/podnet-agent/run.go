@@ -137,13 +137,11 @@ func cleanup(ctx context.Context, o options, stderr *os.File) error {
 	return errors.Join(os.Remove(filepath.Join(o.stateDir, "agent.lock")))
 }
 
-// limitMemory has the collector work harder than by default: nearly everything that a pass allocates is garbage after it, so the usual
-// doubling of the live heap would only be a larger process. GOGC and GOMEMLIMIT in the environment win.
+// limitMemory has the collector work harder than by default: nearly everything that a pass allocates is garbage after it, so the usual doubling
+// of the live heap only makes the process larger (5,000 dual-stack nodes: peak 37 instead of 43 MiB, for a fifth more CPU time, measured with Go 1.26).
+// No limit is set: in a cluster larger than expected, it would have the collector run all the time. GOGC in the environment wins.
 func limitMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(40 << 20)
 	}
 }

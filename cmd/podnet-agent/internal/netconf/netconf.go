@@ -22,6 +22,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"reflect"
 	"strings"
 
 	"github.com/podnet/podnet/internal/peers"
@@ -125,15 +126,23 @@ func Parse(text []byte) (Config, error) {
 	return f.config()
 }
 
+// jsonType names in the words of JSON what a field takes.
+var jsonType = map[reflect.Kind]string{
+	reflect.String: "a string", reflect.Bool: "true or false", reflect.Int64: "a whole number", reflect.Slice: "a list", reflect.Struct: "an object",
+}
+
 func decodeError(err error) error {
 	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) && mismatch.Field == "" {
+		return fmt.Errorf("a JSON %s: want an object", mismatch.Value)
+	}
 	if errors.As(err, &mismatch) {
-		return fmt.Errorf("%s: a JSON %s: want a %s", mismatch.Field, mismatch.Value, strings.TrimPrefix(mismatch.Type.String(), "*"))
+		return fmt.Errorf("%s: a JSON %s: want %s", mismatch.Field, mismatch.Value, jsonType[mismatch.Type.Kind()])
 	}
 	if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		return fmt.Errorf("%s: unknown key: want Network, IPv6Network, EnableIPv4, EnableIPv6, NonMasqueradeCIDRs, or Backend with Type, VNI, Port, MTU, DirectRouting", key)
 	}
-	return err
+	return fmt.Errorf("json: %w", err)
 }
 
 func (f file) config() (Config, error) {
@@ -174,7 +183,7 @@ func (f file) config() (Config, error) {
 		}
 		c.NonMasqueradeCIDRs = append(c.NonMasqueradeCIDRs, p)
 	}
-	backend, err := f.Backend.backend()
+	backend, err := f.Backend.backend(f.EnableIPv6)
 	c.Backend = backend
 	if err = errors.Join(errors.Join(faults...), err); err != nil {
 		return Config{}, err
@@ -194,11 +203,15 @@ func parseNetwork(s string, f rtnl.Family) (netip.Prefix, error) {
 }
 
 // backend fills in flannel's defaults. A missing Backend is vxlan, as flannel's documentation says.
-func (b *backendFile) backend() (Backend, error) {
+func (b *backendFile) backend(ipv6 bool) (Backend, error) {
 	if b == nil {
 		b = &backendFile{}
 	}
 	out := Backend{Type: strings.ToLower(b.Type), VNI: vxlan.DefaultVNI, Port: vxlan.DefaultPort, DirectRouting: b.DirectRouting}
+	leastMTU := int64(576) // RFC 791: what every host must accept
+	if ipv6 {
+		leastMTU = 1280 // RFC 8200: below it the kernel turns IPv6 off
+	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("Backend."+format, args...)) }
 	switch out.Type {
@@ -219,7 +232,7 @@ func (b *backendFile) backend() (Backend, error) {
 	}{
 		{"VNI", b.VNI, 1, 1<<24 - 1, "", func(v int64) { out.VNI = uint32(v) }},
 		{"Port", b.Port, 1, 65535, "0 (8472) or ", func(v int64) { out.Port = uint16(v) }},
-		{"MTU", b.MTU, 576, 65535, "0 (from the uplink) or ", func(v int64) { out.MTU = int(v) }},
+		{"MTU", b.MTU, leastMTU, 65535, "0 (from the uplink) or ", func(v int64) { out.MTU = int(v) }},
 	} {
 		switch {
 		case n.value == nil || *n.value == 0 && n.zero != "":

@@ -84,7 +84,7 @@ func (n Node) Validate() error {
 		field := fmt.Sprintf("addresses[%d] %q", i, a)
 		faults = append(faults, twice(field, seen[1], rtnl.FamilyOf(a)), checkAddress(field, a))
 		for _, p := range n.PodCIDRs {
-			if p.Contains(a) {
+			if p.Bits() > 0 && p.Contains(a) {
 				faults = append(faults, fmt.Errorf("%s: lies in the node's own podCIDR %v: want an address of the underlay", field, p))
 			}
 		}

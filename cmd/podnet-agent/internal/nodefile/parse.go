@@ -125,8 +125,14 @@ func splitJSON(data []byte) []chunk {
 
 func decodeYAML(text []byte) (map[string]any, error) {
 	fields := make(map[string]any)
-	if err := yaml.UnmarshalStrict(text, &fields); err != nil {
-		return nil, fmt.Errorf("want one node: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	err := yaml.UnmarshalStrict(text, &fields)
+	var faults *yaml.TypeError
+	switch {
+	case errors.As(err, &faults):
+		reason, _, _ := strings.Cut(faults.Errors[0], " into map")
+		return nil, fmt.Errorf("%s: want one node, with keys and values", reason)
+	case err != nil:
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	return fields, nil
 }
@@ -134,7 +140,11 @@ func decodeYAML(text []byte) (map[string]any, error) {
 func decodeJSON(text []byte) (map[string]any, error) {
 	fields := make(map[string]any)
 	if err := json.Unmarshal(text, &fields); err != nil {
-		return nil, fmt.Errorf("want one node: %w", err)
+		var mismatch *json.UnmarshalTypeError
+		if errors.As(err, &mismatch) {
+			return nil, fmt.Errorf("a JSON %s: want one node, an object", mismatch.Value)
+		}
+		return nil, fmt.Errorf("json: %w", err)
 	}
 	return fields, nil
 }

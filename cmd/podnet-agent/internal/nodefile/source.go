@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -211,8 +212,15 @@ func (f *file) update(path string, docs []document) {
 	f.docs = good
 }
 
+// oneLine makes an error that holds what somebody wrote fit for a log and a terminal.
 func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
 }
 
 // merge joins the files in the order of their paths; the first description of a name counts.
