@@ -35,7 +35,7 @@ func plan(want Config, have snapshot) (rtnl.Plan, error) {
 func cleanup(links []rtnl.Link) (p rtnl.Plan) {
 	for _, l := range links {
 		if l.Kind == rtnl.KindBridge && l.Alias == Mark {
-			p = append(p, rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Link{Name: l.Name, Kind: rtnl.KindBridge}})
+			p = append(p, rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Link{Name: l.Name}})
 		}
 	}
 	return p
@@ -52,14 +52,14 @@ func planLink(want Config, have snapshot) (p rtnl.Plan, owned bool, err error) {
 		p = append(p, rtnl.Change{Verb: rtnl.Add, Object: rtnl.Link{Name: want.Name, Kind: rtnl.KindBridge, MAC: mac, Alias: Mark, Up: rtnl.On}})
 		if want.MTU != 0 {
 			// Only an MTU that is set afterwards keeps the bridge from following its smallest port (BROPT_MTU_SET_BY_USER, Linux 4.17).
-			p = append(p, rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: want.Name, Kind: rtnl.KindBridge, MTU: want.MTU}})
+			p = append(p, rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: want.Name, MTU: want.MTU}})
 		}
 		return p, true, nil
 	}
 	if have.link.Kind != rtnl.KindBridge {
 		return nil, false, fmt.Errorf("bridge: Name %q: is a device of kind %q already; want the name of a bridge or a free one", want.Name, have.link.Kind)
 	}
-	set := rtnl.Link{Name: want.Name, Kind: rtnl.KindBridge}
+	set := rtnl.Link{Name: want.Name}
 	change := set
 	// A process killed between the two messages that make a bridge leaves it without alias, but with the MAC that only we derive.
 	owned = have.link.Alias == Mark || have.link.Alias == "" && !mac.IsZero() && want.MAC.IsZero() && have.link.MAC == mac
@@ -101,7 +101,9 @@ func sysctls(want Config) []setting {
 		s = append(s, global("net/ipv4/ip_forward", "1"), own("ipv4", "forwarding", "1"))
 	}
 	if hasFamily(want.Gateways, rtnl.IPv6) {
-		s = append(s, own("ipv6", "disable_ipv6", "0"), global("net/ipv6/conf/all/forwarding", "1"), own("ipv6", "forwarding", "1"))
+		// Without duplicate address detection: the node asks for a pod on behalf of others from the bridge's link-local address, and not
+		// before that is usable. The default makes the first IPv6 packets to a new node's pods wait 1 to 2 s (measured, Linux 6.18).
+		s = append(s, own("ipv6", "disable_ipv6", "0"), own("ipv6", "accept_dad", "0"), global("net/ipv6/conf/all/forwarding", "1"), own("ipv6", "forwarding", "1"))
 	}
 	return s
 }

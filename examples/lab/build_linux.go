@@ -53,6 +53,9 @@ func (t *topology) machinePlan(m *machine) rtnl.Plan {
 	for _, p := range m.ports {
 		plan = append(plan,
 			set(rtnl.Sysctl{Name: "net/ipv6/conf/" + p.ifname + "/accept_ra", Value: "0"}),
+			// A router asks for its neighbours from its link-local address, and not before duplicate address detection is done with
+			// it, 1 to 2 s after the link comes up. A real machine's uplink has been up for longer than its pods.
+			set(rtnl.Sysctl{Name: "net/ipv6/conf/" + p.ifname + "/accept_dad", Value: "0"}),
 			set(rtnl.Link{Name: p.ifname, Up: rtnl.On, MTU: 1500}))
 		for _, a := range p.addrs {
 			plan = append(plan, rtnl.Change{Verb: rtnl.Add, Object: rtnl.Addr{Link: p.ifname, Prefix: a, NoDAD: a.Addr().Is6()}})
