@@ -158,7 +158,8 @@ func (d *device) portChanged() {
 	}
 }
 
-// selectPorts sets a bridge's carrier: it is there until the first port comes, then as long as a port runs.
+// selectPorts sets a bridge's carrier: there while a port runs. Before this is called for the first time a bridge has carrier: it is
+// called when a port comes, changes or goes, and when the bridge's MAC changes, also by being set at creation (6.18).
 func (d *device) selectPorts() {
 	before := d.running()
 	d.carrier = d.up() && slices.ContainsFunc(d.ports, (*device).running)
@@ -213,6 +214,9 @@ func (d *device) followPorts() {
 		if d.MTU == 0 {
 			d.MTU = 1500
 		}
+	}
+	if d.MAC != mac {
+		d.selectPorts()
 	}
 	if d.MAC != mac || d.MTU != mtu {
 		d.emit("link", false)

@@ -2,6 +2,7 @@ package rtnltest
 
 import (
 	"net/netip"
+	"path"
 	"strings"
 	"syscall"
 
@@ -58,8 +59,11 @@ func (n *FakeNetns) addLink(l rtnl.Link) *refusal {
 		return unmodelled("tx-checksum of kind " + string(l.Kind))
 	}
 	bridge, r := n.bridgeFor(l)
-	if r != nil {
+	switch {
+	case r != nil:
 		return r
+	case bridge == nil && l.Hairpin != rtnl.Unset:
+		return refuse(syscall.EOPNOTSUPP, "not a bridge port")
 	}
 	var d *device
 	switch l.Kind {
@@ -68,6 +72,7 @@ func (n *FakeNetns) addLink(l rtnl.Link) *refusal {
 		if l.MTU == 0 {
 			d.MTU = 1500
 		}
+		d.carrier = l.MAC.IsZero()
 	case rtnl.KindVeth:
 		d, r = n.newVeth(l)
 	case rtnl.KindVXLAN:
@@ -96,9 +101,12 @@ func bare(l rtnl.Link) rtnl.Link {
 // newVeth makes both ends of a pair, the far one first as the kernel does.
 func (n *FakeNetns) newVeth(l rtnl.Link) (*device, *refusal) {
 	far := n
-	if path := l.Veth.PeerNetns; path != "" {
-		if far = n.k.netns[netnsName(path)]; far == nil {
-			return nil, refuse(syscall.ENOENT, "no netns "+path)
+	if where := l.Veth.PeerNetns; where != "" {
+		if far = n.k.netns[netnsName(where)]; far == nil {
+			if n.k.netns[netnsName(path.Dir(where))] != nil {
+				return nil, refuse(syscall.ENOTDIR, "")
+			}
+			return nil, refuse(syscall.ENOENT, "no netns "+where)
 		}
 	}
 	if r := checkName(l.Veth.Peer); r != nil {
@@ -272,7 +280,11 @@ func (d *device) change(l rtnl.Link, bridge *device) {
 		d.Alias = l.Alias
 	}
 	if !l.MAC.IsZero() {
+		changed := d.MAC != l.MAC
 		d.MAC, d.macSet = l.MAC, true
+		if changed && d.Kind == rtnl.KindBridge {
+			d.selectPorts()
+		}
 	}
 	if l.MTU != 0 {
 		d.mtuSet = true

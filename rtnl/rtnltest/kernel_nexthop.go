@@ -21,7 +21,9 @@ func (n *FakeNetns) addNexthop(o rtnl.Nexthop) *refusal {
 	case n.nexthops[o.ID] != nil:
 		return refuse(syscall.EEXIST, "")
 	}
-	n.nexthops[o.ID] = &nexthop{Nexthop: o, dev: dev, users: make(map[*route]struct{})}
+	nh := &nexthop{Nexthop: o, dev: dev, users: make(map[*route]struct{})}
+	n.nexthops[o.ID] = nh
+	n.emitNexthop(nh, false)
 	return nil
 }
 
@@ -35,11 +37,12 @@ func (n *FakeNetns) replaceNexthop(o rtnl.Nexthop) *refusal {
 		return n.addNexthop(o)
 	}
 	for r := range nh.users {
-		if r.Dst.Addr().Is6() != o.Gateway.Is6() {
+		if r.Dst.Addr().Is6() && !o.Gateway.Is6() {
 			return refuse(syscall.EINVAL, "IPv6 routes can not use an IPv4 nexthop")
 		}
 	}
 	nh.Nexthop, nh.dev = o, dev
+	n.emitNexthop(nh, false)
 	return nil
 }
 
@@ -86,6 +89,11 @@ func (n *FakeNetns) dropNexthop(nh *nexthop) {
 		n.removeRoute(r, r.Dst.Addr().Is6())
 	}
 	delete(n.nexthops, nh.ID)
+	n.emitNexthop(nh, true)
+}
+
+func (n *FakeNetns) emitNexthop(nh *nexthop, deleted bool) {
+	n.emit(rtnl.Event{Object: "nexthop", Deleted: deleted, Link: nh.Link, Protocol: nh.Protocol})
 }
 
 // flushNexthops removes the nexthop objects out of a device.

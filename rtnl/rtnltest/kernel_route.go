@@ -109,8 +109,6 @@ func (n *FakeNetns) useNexthop(r *route, v6 bool) *refusal {
 		return refuse(syscall.EINVAL, "Nexthop id does not exist")
 	case v6 && !nh.Gateway.Is6():
 		return refuse(syscall.EINVAL, "IPv6 routes can not use an IPv4 nexthop")
-	case !v6 && nh.Gateway.Is6():
-		return unmodelled("an IPv4 route by an IPv6 nexthop")
 	case !v6 && r.Scope >= rtnl.ScopeLink && nh.Gateway.IsValid():
 		return refuse(syscall.EINVAL, "Scope mismatch with nexthop")
 	}
@@ -121,20 +119,20 @@ func (n *FakeNetns) useNexthop(r *route, v6 bool) *refusal {
 // checkNextHop4 is fib_check_nh: the gateway must be on the link, and the device up. It returns the device.
 func (n *FakeNetns) checkNextHop4(dev *device, gw netip.Addr, onlink bool, scope rtnl.Scope) (*device, *refusal) {
 	switch {
-	case gw.Is6():
-		return nil, unmodelled("an IPv6 gateway of an IPv4 route")
+	case gw.Is6(): // RFC 8950
+		return n.checkNextHop6(dev, gw, onlink)
 	case scope > rtnl.ScopeHost:
 		return nil, refuse(syscall.EINVAL, "Invalid scope")
 	case !gw.IsValid() && onlink:
 		return nil, refuse(syscall.EINVAL, "Invalid flags for nexthop - PERVASIVE and ONLINK can not be set")
 	case !gw.IsValid() && dev == nil:
 		return nil, refuse(syscall.ENODEV, "")
-	case !gw.IsValid() && !dev.up():
+	case scope == rtnl.ScopeHost && gw.IsValid():
+		return nil, refuse(syscall.EINVAL, "Route with host scope can not have a gateway")
+	case !gw.IsValid() && !dev.up() && scope != rtnl.ScopeHost:
 		return nil, refuse(syscall.ENETDOWN, "Device for nexthop is not up")
 	case !gw.IsValid():
 		return dev, nil
-	case scope >= rtnl.ScopeLink:
-		return nil, refuse(syscall.EINVAL, "Nexthop has invalid scope")
 	case onlink && dev == nil:
 		return nil, refuse(syscall.ENODEV, "Nexthop device required for onlink")
 	case onlink && !dev.up():
@@ -145,7 +143,11 @@ func (n *FakeNetns) checkNextHop4(dev *device, gw netip.Addr, onlink bool, scope
 		}
 		return dev, nil
 	}
-	m := n.lookup4(gw, dev, rtnl.ScopeLink)
+	least := rtnl.ScopeLink
+	if scope == rtnl.ScopeLink {
+		least = rtnl.ScopeHost
+	}
+	m := n.lookup4(gw, dev, least)
 	switch {
 	case m.errno != 0:
 		return nil, refuse(m.errno, "Nexthop has invalid gateway")

@@ -65,7 +65,8 @@ func (k *Kernel) Overflow(netns string) {
 func (n *FakeNetns) emit(e rtnl.Event) {
 	for _, w := range n.watchers {
 		g := w.groups
-		if e.Object == "link" && g.Links || e.Object == "addr" && g.Addrs || e.Object == "route" && g.Routes || e.Object == "neigh" && g.Neighs {
+		wanted := map[string]bool{"link": g.Links, "addr": g.Addrs, "route": g.Routes, "nexthop": g.Routes, "neigh": g.Neighs}
+		if wanted[e.Object] {
 			n.k.events = append(n.k.events, delivery{w, e})
 		}
 	}
