@@ -36,7 +36,7 @@ func TestKernelExamples(t *testing.T) {
 		args  []string
 		shows string // in the plan
 	}{
-		{"hostgw", []string{"-uplink", "up0"}, "route replace 10.244.2.0/24 via 192.168.1.12 dev up0"},
+		{"hostgw", []string{"-uplink", "up0"}, "route add 10.244.2.0/24 via 192.168.1.12 dev up0"},
 		{"overlay", []string{"-uplink", "up0"}, "podnet.1"},
 		{"podlink", nil, "demo0"},
 		{"masquerade", nil, "masquerade"},

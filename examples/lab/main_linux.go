@@ -46,7 +46,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if o.json {
 		out = stderr
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGPIPE too: `lab | head` must clean up.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	defer stop()
 	l, runErr := start(o, &report{out: out, start: time.Now()})
 	if runErr == nil {
