@@ -102,7 +102,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() {
 		a.keep(ctx, "node source", func(ctx context.Context) error {
 			return a.o.Source.Run(ctx, func() {
-				a.status.setPending(true)
+				a.status.announce()
 				a.Notify()
 			})
 		})

@@ -23,7 +23,8 @@ const (
 // pass looks at everything once and brings it to what it should be. It returns how soon to look again though nothing happens; 0 = no need.
 func (a *Agent) pass(ctx context.Context) (again time.Duration) {
 	start := time.Now()
-	a.status.setPending(false)
+	changes := a.status.announced()
+	defer func() { a.status.saw(changes) }()
 	snapshot := a.o.Source.Snapshot()
 	if !snapshot.Synced {
 		a.noteAll(snapshot.Problems)
@@ -91,7 +92,7 @@ func (a *Agent) finish(d Desired, failed map[string]bool, writes []applied, note
 	m := a.o.Metrics
 	m.peers.Set(float64(len(d.Peers)))
 	m.duration.Observe(took.Seconds())
-	healed := a.converged && d.equal(a.last) && len(writes) > 0
+	healed := a.converged && a.failures == 0 && d.equal(a.last) && len(writes) > 0
 	if healed {
 		m.heals.Inc()
 	}
@@ -118,7 +119,9 @@ func (a *Agent) finish(d Desired, failed map[string]bool, writes []applied, note
 // waitError is the reason of a concern that was not applied. It is no fault of its own.
 type waitError string
 
-func (w waitError) Error() string { return "waits for " + string(w) }
+const waitsFor = "waits for "
+
+func (w waitError) Error() string { return waitsFor + string(w) }
 
 func waits(need string) error { return waitError(need) }
 
@@ -137,7 +140,7 @@ func (a *Agent) report(concern string, err error, failed map[string]bool) {
 	changed, was := a.status.set(concern, text)
 	switch {
 	case !changed:
-	case err == nil && was == starting || waiting:
+	case waiting || err == nil && (was == starting || strings.HasPrefix(was, waitsFor)):
 		a.o.Logger.Debug("concern", "name", concern, "state", text)
 	case err == nil:
 		a.o.Logger.Info("concern recovered", "name", concern, "was", was)

@@ -17,7 +17,8 @@ type status struct {
 	names    []string          // of the concerns, in order
 	states   map[string]string // "" = stands
 	notes    []string
-	pending  bool // a change came that no pass has seen yet
+	changes  int // of the nodes that were announced
+	seen     int // of these that a whole pass has seen
 	lastTick time.Time
 }
 
@@ -44,10 +45,23 @@ func (s *status) setNotes(notes []string) {
 	s.notes = slices.Clone(notes)
 }
 
-func (s *status) setPending(p bool) {
+// announce counts a change of the nodes: the agent is not ready until a pass that began after it is over.
+func (s *status) announce() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pending = p
+	s.changes++
+}
+
+func (s *status) announced() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes
+}
+
+func (s *status) saw(changes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = changes
 }
 
 func (s *status) tick() {
@@ -67,7 +81,7 @@ func (s *status) ready() (bool, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var b strings.Builder
-	if s.pending {
+	if s.seen != s.changes {
 		fmt.Fprintln(&b, "a change of the nodes is being worked in")
 	}
 	for _, n := range s.names {
