@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// usualLeases is room made at once: a process that lives for one allocation reads about this many.
+const usualLeases = 256
+
 // maxResting bounds how many released records are kept for their release times alone.
 const maxResting = 1 << 16
 
@@ -28,7 +31,7 @@ type index struct {
 // build makes the index from nothing. The leases come first; then the released records, the last released first, for an address may be in several.
 func (x *index) build(fresh *blueprint, tx Tx, now time.Time) error {
 	*x = index{
-		blueprint: fresh, records: x.records[:0], owners: make(map[Owner]int), twins: make(map[Owner][]int),
+		blueprint: fresh, records: slices.Grow(x.records[:0], usualLeases), owners: make(map[Owner]int, usualLeases), twins: make(map[Owner][]int),
 		strays: make(map[netip.Addr]int), resting: make(map[netip.Addr]resting), waiting: make(map[int]int),
 	}
 	var released []int

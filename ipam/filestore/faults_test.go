@@ -339,9 +339,9 @@ func leasesOfIfAny(t *testing.T, dir string) map[ipam.Owner]addr {
 	must(t, err)
 	boot, err := readBootID(defaultBootIDPath)
 	must(t, err)
-	got := make(map[ipam.Owner]addr)
+	got, d := make(map[ipam.Owner]addr), decoder{boot: boot}
 	for i := 0; i < len(b); i += slotSize {
-		if r, _, state := decodeSlot(b[i:i+slotSize], i/slotSize, boot, nil); state == slotValid && r.Released.IsZero() {
+		if r, state := d.decode(b[i:i+slotSize], i/slotSize); state == slotValid && r.Released.IsZero() {
 			got[r.Owner] = r.Addrs[0].Addr()
 		}
 	}

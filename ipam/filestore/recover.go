@@ -120,8 +120,9 @@ func (s *Store) salvage() error {
 		return fmt.Errorf("salvage: %w", err)
 	}
 	h := header{schema, schema, 1, s.boot} // the header counts as one
+	d := decoder{boot: s.boot}
 	for i := 0; i < len(b); i += slotSize {
-		_, _, state := decodeSlot(b[i:i+slotSize], i/slotSize, s.boot, nil)
+		_, state := d.decode(b[i:i+slotSize], i/slotSize)
 		if state == slotBad {
 			h.bad++
 		}

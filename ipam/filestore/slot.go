@@ -97,31 +97,43 @@ func encodeSlot(b *[slotSize]byte, slot int, r ipam.Record, boot bootID) error {
 	return nil
 }
 
-// decodeSlot reads a slot. room receives the addresses, so that reading many slots allocates little.
-func decodeSlot(b []byte, slot int, boot bootID, room []netip.Prefix) (ipam.Record, []netip.Prefix, slotState) {
+// decoder reads the slots of one boot. What it remembers between slots makes reading many of them allocate little.
+type decoder struct {
+	boot   bootID
+	room   []netip.Prefix // where addresses go
+	ifname string         // of the last record: mostly the next one's, too
+}
+
+func (d *decoder) decode(b []byte, slot int) (ipam.Record, slotState) {
 	var r ipam.Record
 	if [slotSize]byte(b) == zeroSlot {
-		return r, room, slotEmpty
+		return r, slotEmpty
 	}
 	n, idLen, ifLen := int(b[offAddrs]), int(b[offIDLen]), int(b[offIfLen])
 	if binary.LittleEndian.Uint32(b[offSum:]) != crc32.Checksum(b[offSlot:slotSize], castagnoli) ||
 		binary.LittleEndian.Uint32(b[offSlot:]) != uint32(slot) || b[offFlags]&flagUsed == 0 ||
 		n < 1 || n > ipam.MaxRangeSets || idLen > offAddr-offID || ifLen > offID-offIfname {
-		return r, room, slotBad
+		return r, slotBad
 	}
-	if bootID(b[offBoot:slotSize]) != boot {
-		return r, room, slotEmpty
+	if bootID(b[offBoot:slotSize]) != d.boot {
+		return r, slotEmpty
 	}
-	r.Owner = ipam.Owner{ContainerID: string(b[offID : offID+idLen]), Ifname: string(b[offIfname : offIfname+ifLen])}
+	if string(b[offIfname:offIfname+ifLen]) != d.ifname {
+		d.ifname = string(b[offIfname : offIfname+ifLen])
+	}
+	r.Owner = ipam.Owner{ContainerID: string(b[offID : offID+idLen]), Ifname: d.ifname}
 	if r.Owner.Validate() != nil {
-		return ipam.Record{}, room, slotBad
+		return ipam.Record{}, slotBad
 	}
 	r.Seq = binary.LittleEndian.Uint64(b[offSeq:])
 	r.Static = b[offFlags]&flagStatic != 0
 	if ns := int64(binary.LittleEndian.Uint64(b[offReleased:])); ns != 0 {
 		r.Released = time.Unix(0, ns)
 	}
-	start := len(room)
+	if cap(d.room)-len(d.room) < n {
+		d.room = make([]netip.Prefix, 0, 512) // the full one belongs to the records now
+	}
+	start := len(d.room)
 	for i := range n {
 		at := b[offAddr+i*addrSize:]
 		a := netip.AddrFrom4([4]byte(at[1:5]))
@@ -130,12 +142,13 @@ func decodeSlot(b []byte, slot int, boot bootID, room []netip.Prefix) (ipam.Reco
 		}
 		p := netip.PrefixFrom(a, int(at[0]))
 		if !p.IsValid() || a.Is4In6() {
-			return ipam.Record{}, room[:start], slotBad
+			d.room = d.room[:start]
+			return ipam.Record{}, slotBad
 		}
-		room = append(room, p)
+		d.room = append(d.room, p)
 	}
-	r.Addrs = room[start:len(room):len(room)]
-	return r, room, slotValid
+	r.Addrs = d.room[start:len(d.room):len(d.room)]
+	return r, slotValid
 }
 
 // schema is the form of the file that this package writes and reads. A later one may stay readable for this package: it then says so in

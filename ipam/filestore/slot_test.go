@@ -44,14 +44,14 @@ func TestSlotStates(t *testing.T) {
 		{"first half missing", 7, testBoot, append(make([]byte, 128), good[128:]...), slotBad},
 		{"ones", 7, testBoot, bytes.Repeat([]byte{0xff}, slotSize), slotBad},
 	} {
-		if _, _, got := decodeSlot(test.bytes, test.slot, test.boot, nil); got != test.want {
+		if _, got := (&decoder{boot: test.boot}).decode(test.bytes, test.slot); got != test.want {
 			t.Errorf("%s: state %d, want %d", test.name, got, test.want)
 		}
 	}
 	for i := range slotSize * 8 { // every single bit is covered
 		b := good
 		b[i/8] ^= 1 << (i % 8)
-		if _, _, got := decodeSlot(b[:], 7, testBoot, nil); got != slotBad {
+		if _, got := (&decoder{boot: testBoot}).decode(b[:], 7); got != slotBad {
 			t.Errorf("bit %d turned around: state %d", i, got)
 		}
 	}
@@ -95,12 +95,13 @@ func FuzzSlot(f *testing.F) {
 		if seal { // with a good sum the fuzzer gets behind it
 			reseal(&b, slot)
 		}
-		r, _, state := decodeSlot(b[:], slot, testBoot, nil)
+		d := decoder{boot: testBoot}
+		r, state := d.decode(b[:], slot)
 		if state != slotValid {
 			return
 		}
 		again := mustEncode(t, slot, r)
-		r2, _, state := decodeSlot(again[:], slot, testBoot, nil)
+		r2, state := d.decode(again[:], slot)
 		if state != slotValid || cmp.Diff(r, r2, comparePrefix) != "" {
 			t.Fatalf("read %+v, wrote it, and read %+v (state %d)", r, r2, state)
 		}

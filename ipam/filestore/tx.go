@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 
 	"github.com/podnet/podnet/ipam"
@@ -80,8 +79,8 @@ func (s *Store) scan(visit func(int, ipam.Record, slotState)) error {
 	}
 	s.slots = slotsIn(st.size)
 	s.free = s.free[:0]
-	buf := make([]byte, min(s.slots*slotSize, 1<<20))
-	room := make([]netip.Prefix, 0, len(buf)/slotSize)
+	buf := make([]byte, min(s.slots*slotSize, 64<<10)) // a new process pays more for each fresh page of memory than for a system call
+	d := decoder{boot: s.boot}
 	for first := 0; first < s.slots; first += len(buf) / slotSize {
 		b := buf[:min(len(buf), (s.slots-first)*slotSize)]
 		n, err := readAt(s.ops, s.dataFD, b, slotOffset(first))
@@ -93,8 +92,7 @@ func (s *Store) scan(visit func(int, ipam.Record, slotState)) error {
 		}
 		for i := 0; i < n; i += slotSize {
 			slot := first + i/slotSize
-			r, next, state := decodeSlot(b[i:i+slotSize], slot, s.boot, room)
-			room = next
+			r, state := d.decode(b[i:i+slotSize], slot)
 			if state == slotEmpty {
 				s.free = append(s.free, slot)
 			}
