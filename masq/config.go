@@ -115,7 +115,7 @@ func ofFamily(list []netip.Prefix, f Family) []netip.Prefix {
 	return out
 }
 
-// merged returns list sorted and without what another entry covers: nft refuses overlapping elements in one set.
+// merged returns list sorted and without what another entry covers: nft before 1.0.2 refuses overlaps in one set.
 func merged(list []netip.Prefix) []netip.Prefix {
 	list = slices.Clone(list)
 	slices.SortFunc(list, netip.Prefix.Compare)

@@ -59,13 +59,14 @@ func in(t testing.TB, ns, command string) string {
 	return out
 }
 
-func run(ns, command string) (out string, err error) {
-	args := strings.Fields(command)
+func run(ns, command string) (string, error) { return runArgs(ns, strings.Fields(command)...) }
+
+func runArgs(ns string, args ...string) (out string, err error) {
 	err = netns.Do(netns.Path(ns), func() error {
 		b, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		out = string(b)
 		if err != nil {
-			return fmt.Errorf("%s: %w: %s", command, err, out)
+			return fmt.Errorf("%q: %w: %s", args, err, out)
 		}
 		return nil
 	})

@@ -182,17 +182,31 @@ func (l lab) groupSeenBy(sender, member, src, group string) (string, error) {
 		return "", err
 	}
 	defer listener.Close()
-	if err := listener.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return "", err
+	deadline := time.Now().Add(10 * time.Second) // nobody repeats a lost datagram but we
+	for {
+		if err := l.sendGroup(sender, network, src, group, link); err != nil {
+			return "", err
+		}
+		if err := listener.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+			return "", err
+		}
+		_, from, err := listener.ReadFromUDPAddrPort(make([]byte, 64))
+		if err == nil || time.Now().After(deadline) {
+			return from.Addr().WithZone("").Unmap().String(), err
+		}
 	}
-	zone := ""
-	if network == "udp6" {
-		zone = link
-	}
-	err = netns.Do(netns.Path(l.hosts[sender]), func() error {
+}
+
+// sendGroup sends one datagram to a group out of a link of the sender.
+func (l lab) sendGroup(sender, network, src, group, link string) error {
+	return netns.Do(netns.Path(l.hosts[sender]), func() error {
 		ifi, err := net.InterfaceByName(link)
 		if err != nil {
 			return err
+		}
+		to := netip.AddrPortFrom(netip.MustParseAddr(group), echoPort+1)
+		if network == "udp6" {
+			to = netip.AddrPortFrom(to.Addr().WithZone(strconv.Itoa(ifi.Index)), to.Port()) // a name would come from a cache of package net
 		}
 		dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(src)}, Control: func(_, _ string, raw syscall.RawConn) error {
 			var err error
@@ -202,7 +216,6 @@ func (l lab) groupSeenBy(sender, member, src, group string) (string, error) {
 				}
 			}), err)
 		}}
-		to := netip.AddrPortFrom(netip.MustParseAddr(group).WithZone(zone), echoPort+1)
 		conn, err := dialer.DialContext(context.Background(), network, to.String())
 		if err != nil {
 			return err
@@ -211,11 +224,6 @@ func (l lab) groupSeenBy(sender, member, src, group string) (string, error) {
 		_, err = conn.Write([]byte("hello"))
 		return err
 	})
-	if err != nil {
-		return "", err
-	}
-	_, from, err := listener.ReadFromUDPAddrPort(make([]byte, 64))
-	return from.Addr().WithZone("").Unmap().String(), err
 }
 
 // legacyPath makes a directory in which iptables is the legacy one.

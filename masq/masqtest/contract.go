@@ -72,13 +72,12 @@ func contractChain(t *testing.T, k masq.Kernel, b masq.Backend, f masq.Family) {
 	observe(holds(second.Comment, first.Comment, first.Comment))
 
 	for name, bad := range map[string]masq.Rule{
-		"overlap":      {Src: []netip.Prefix{pods, all}, Verdict: masq.Return, Comment: "podnet"},
 		"other family": {Src: []netip.Prefix{otherFamily(f)}, Verdict: masq.Return, Comment: "podnet"},
 		"comment":      {Verdict: masq.Return, Comment: strings.Repeat("x", 256)},
 		"verdict":      {Comment: "podnet"},
 	} {
-		if b == masq.IPTables && (name == "overlap" || name == "verdict") {
-			continue // no sets, and every rule is written with a verdict
+		if b == masq.IPTables && name != "other family" {
+			continue // iptables cuts comments (at 255), and every rule is written with some verdict
 		}
 		if err := set(first, bad); err == nil {
 			t.Errorf("Set of a rule with a bad %s: no error", name)

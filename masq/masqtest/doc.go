@@ -1,7 +1,7 @@
 // Package masqtest has a kernel for tests of masq and of programs that use it, and the contract that keeps it like the real one.
 //
-// A [Kernel] holds chains in memory, with the refusals of nft and the kernel that matter here: overlapping ranges in one set, ranges of
-// the other family, comments that are too long. [Kernel.Dump] prints what it holds in the syntax of nft and iptables-save, [Kernel.Lookup]
+// A [Kernel] holds chains in memory, with the refusals of nft and iptables that matter here: ranges of the other family, comments that are
+// too long for nft, verdicts that do not exist. [Kernel.Dump] prints what it holds in the syntax of nft and iptables-save, [Kernel.Lookup]
 // sends a packet through it, [Kernel.Fault] makes calls fail, and [Kernel.Flush], [Kernel.Edit] and [Kernel.Hook] do what careless neighbours do.
 //
 // What it owns: memory; it never touches the machine and needs no privileges. What it does not know: conntrack (a Lookup is about the first packet of a

@@ -196,29 +196,18 @@ func (k *Kernel) changed(c masq.Chain) {
 	}
 }
 
-// check refuses what nft or iptables-restore refuse.
+// check refuses what nft and iptables-restore refuse. Ranges that overlap in one anonymous set they take (nft 1.0.6 merges them).
 func check(s masq.Ruleset) error {
-	commentMax := 128 // NFTNL_UDATA_COMMENT_MAXLEN
-	if s.Chain.Backend == masq.IPTables {
-		commentMax = 255 // XT_MAX_COMMENT_LEN less the end
-	}
 	for i, r := range s.Rules {
-		for _, list := range [][]netip.Prefix{r.Src, r.Dst} {
-			for j, p := range list {
-				if p.Addr().Is4() != (s.Chain.Family == masq.IPv4) {
-					return fmt.Errorf("rule %d: %s is not of family %s: %w", i, p, s.Chain.Family, errors.ErrUnsupported)
-				}
-				for _, q := range list[:j] {
-					if p.Overlaps(q) {
-						return fmt.Errorf("rule %d: %s overlaps %s in one set: %w", i, p, q, fs.ErrExist)
-					}
-				}
+		for _, p := range slices.Concat(r.Src, r.Dst) {
+			if p.Addr().Is4() != (s.Chain.Family == masq.IPv4) {
+				return fmt.Errorf("rule %d: %s is not of family %s: %w", i, p, s.Chain.Family, errors.ErrUnsupported)
 			}
 		}
-		if len(r.Comment) > commentMax {
+		switch {
+		case s.Chain.Backend == masq.NFTables && len(r.Comment) > 128: // NFTNL_UDATA_COMMENT_MAXLEN; iptables cuts
 			return fmt.Errorf("rule %d: comment of %d bytes: %w", i, len(r.Comment), errors.ErrUnsupported)
-		}
-		if r.Verdict != masq.Return && r.Verdict != masq.Masquerade && r.Verdict != masq.Accept {
+		case r.Verdict != masq.Return && r.Verdict != masq.Masquerade && r.Verdict != masq.Accept:
 			return fmt.Errorf("rule %d: verdict %d: %w", i, r.Verdict, errors.ErrUnsupported)
 		}
 	}
