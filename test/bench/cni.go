@@ -27,8 +27,7 @@ type plugin struct {
 // config is understood by bridge + host-local and by podnet-cni alike.
 const config = `{"cniVersion": "1.0.0", "name": "bench", "type": %q, "bridge": "cni0", "isDefaultGateway": true, "ipMasq": %v,
   "ipam": {"type": "host-local", "dataDir": %q,
-    "ranges": [[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:10:88::/64"}]],
-    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}`
+    "ranges": [[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:10:88::/64"}]]}}`
 
 func (b *bench) plugin(binary string, masq bool) (*plugin, error) {
 	host, err := b.netns()
