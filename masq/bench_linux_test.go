@@ -33,8 +33,8 @@ func BenchmarkSteady(b *testing.B) {
 		{"iptables/dual", masq.IPTables, dualStack()},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			ns, r := real(b, masq.NFTables)
-			r = masq.New(&masq.Netfilter{}, masq.Options{Backend: bb.backend})
+			ns, _ := real(b, masq.NFTables)
+			r := masq.New(&masq.Netfilter{}, masq.Options{Backend: bb.backend})
 			inside(b, ns, func() {
 				if _, err := r.Apply(b.Context(), bb.config); err != nil {
 					b.Fatal(err)
@@ -49,7 +49,7 @@ func BenchmarkSteady(b *testing.B) {
 		})
 	}
 	b.Run("nftables/dual/given-netns", func(b *testing.B) {
-		ns, r := real(b, masq.NFTables)
+		_, r := real(b, masq.NFTables)
 		if _, err := r.Apply(b.Context(), dualStack()); err != nil {
 			b.Fatal(err)
 		}
