@@ -217,11 +217,11 @@ func checkMAC(m rtnl.MAC) error {
 // acceptPeers returns the peers that can be programmed, by family in the order of their names, and what is wrong with the others.
 // Of two that claim the same thing the first by name has it, whatever the order they are given in: no route ever flaps between them.
 func (c Config) acceptPeers() (map[rtnl.Family][]Peer, []error) {
-	claims := peers.NewClaims()
-	macs := map[macKey]string{}
+	claims := peers.NewClaims(len(c.Peers))
+	macs := make(map[macKey]string, len(c.Peers))
 	for _, e := range c.Endpoints {
 		claims.Own(e.Local, e.PodCIDR)
-		macs[macKey{rtnl.FamilyOf(e.Local), e.MAC}] = "this node"
+		macs[macKey{rtnl.FamilyOf(e.Local), e.MAC}] = peers.ThisNode
 	}
 	accepted := map[rtnl.Family][]Peer{}
 	var faults []error
@@ -232,7 +232,7 @@ func (c Config) acceptPeers() (map[rtnl.Family][]Peer, []error) {
 		case err != nil:
 			err = fmt.Errorf("MAC %w", err)
 		case taken:
-			err = fmt.Errorf("MAC %s: is that of %s", p.MAC, owner)
+			err = fmt.Errorf("MAC %s: is that of %s", p.MAC, peers.Owner(owner))
 		default:
 			err = claims.Accept(p.Name, p.PodCIDR, p.Addr)
 		}
@@ -240,7 +240,7 @@ func (c Config) acceptPeers() (map[rtnl.Family][]Peer, []error) {
 			faults = append(faults, &PeerError{Peer: p.Name, Err: err})
 			continue
 		}
-		macs[key] = "peer " + strconv.Quote(p.Name)
+		macs[key] = p.Name
 		accepted[key.family] = append(accepted[key.family], p)
 	}
 	return accepted, faults

@@ -13,7 +13,7 @@ type devicePlan struct {
 	after   rtnl.Plan // deletions of addresses, for after the new one is there
 	// emptied says that the device is made again: its addresses, neighbours, FDB, routes and nexthops go.
 	emptied bool
-	// unneighboured says that its neighbours go, even the permanent ones: the kernel forgets them when it is set up and when its MAC changes.
+	// unneighboured says that its neighbours go, even the permanent ones: the kernel forgets them when the MAC changes (Linux 6.18).
 	unneighboured bool
 	fault         error // something that could not be done as wanted, though the device works
 }
@@ -61,7 +61,6 @@ func planDevice(c Config, e Endpoint, underlay rtnl.Link, have snapshot, release
 		p.changes = append(p.changes, rtnl.Change{Verb: rtnl.Set, Object: setting})
 	}
 	if there.Up != rtnl.On {
-		p.unneighboured = true
 		p.changes = append(p.changes, rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: e.Device, Up: rtnl.On}})
 	}
 	p.planAddrs(e, d.addrs)

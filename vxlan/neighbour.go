@@ -14,34 +14,43 @@ type tableDiff struct {
 	write, del rtnl.Plan
 }
 
-// diffFDB plans where frames to each peer's VTEP go. The kernel's key is MAC and destination together, though replacing an entry changes
-// the destination of the MAC. The device is ours alone: every entry nobody wants goes.
+// diffFDB plans where frames to each peer's VTEP go; no two peers have one MAC. The kernel's key is MAC and destination together, though
+// replacing an entry changes the destination of the MAC. The device is ours alone: every entry nobody wants goes.
 func diffFDB(device string, want []Peer, have []rtnl.FDB) (d tableDiff) {
-	there := make(map[rtnl.FDB]bool, len(have))
-	count := make(map[rtnl.MAC]int, len(have))
-	for _, h := range have {
-		there[h] = false // until someone wants it
-		count[h.MAC]++
+	index := make(map[rtnl.MAC]int, len(want))
+	for i, p := range want {
+		index[p.MAC] = i
 	}
-	replaced := map[rtnl.MAC]bool{}
-	for _, p := range want {
-		w := rtnl.FDB{Link: device, MAC: p.MAC, Dst: p.Addr}
-		if _, ok := there[w]; ok {
-			there[w] = true
+	type found struct {
+		exact bool
+		count int
+	}
+	there := make([]found, len(want))
+	for _, h := range have {
+		if i, ok := index[h.MAC]; ok {
+			there[i].count++
+			there[i].exact = there[i].exact || h.Dst == want[i].Addr
+		}
+	}
+	for i, p := range want {
+		if there[i].exact {
 			continue
 		}
 		verb := rtnl.Add
-		if count[p.MAC] > 0 {
+		if there[i].count > 0 {
 			verb = rtnl.Replace
-			replaced[p.MAC] = true
 		}
-		d.write = append(d.write, rtnl.Change{Verb: verb, Object: w})
+		d.write = append(d.write, rtnl.Change{Verb: verb, Object: rtnl.FDB{Link: device, MAC: p.MAC, Dst: p.Addr}})
 	}
 	var stale []rtnl.FDB
 	for _, h := range have {
-		// With several destinations nobody knows which one the kernel replaces. All are deleted; one that is gone by then is forgiven.
-		if there[h] || replaced[h.MAC] && count[h.MAC] == 1 {
-			continue
+		if i, ok := index[h.MAC]; ok {
+			// One that is replaced is gone already. Of several destinations nobody knows which one the kernel replaces: all are deleted, and
+			// the one that is gone by then is forgiven.
+			replaced := !there[i].exact && there[i].count == 1
+			if h.Dst == want[i].Addr || replaced {
+				continue
+			}
 		}
 		stale = append(stale, h)
 	}
@@ -51,27 +60,30 @@ func diffFDB(device string, want []Peer, have []rtnl.FDB) (d tableDiff) {
 }
 
 // diffNeighs plans which MAC the gateway of each peer's route has. Entries that the kernel made by itself (not permanent) and that nobody
-// wants are left to age.
-func diffNeighs(device string, want []Peer, have []rtnl.Neigh) (d tableDiff) {
-	there := make(map[netip.Addr]rtnl.Neigh, len(have))
-	for _, h := range have {
-		there[h.IP] = h
+// wants are left to age. If the kernel has forgotten them by the time of the writes (the device's MAC changes before), all are written anew.
+func diffNeighs(device string, want []Peer, have []rtnl.Neigh, forgotten bool) (d tableDiff) {
+	index := make(map[netip.Addr]int, len(want))
+	for i, p := range want {
+		index[p.PodCIDR.Addr()] = i
 	}
-	for _, p := range want {
-		w := rtnl.Neigh{Link: device, IP: p.PodCIDR.Addr(), MAC: p.MAC, Permanent: true}
-		h, ok := there[w.IP]
-		delete(there, w.IP)
-		switch {
-		case !ok:
-			d.write = append(d.write, rtnl.Change{Verb: rtnl.Add, Object: w})
-		case h != w:
-			d.write = append(d.write, rtnl.Change{Verb: rtnl.Replace, Object: w})
-		}
-	}
+	there := make([]rtnl.Neigh, len(want))
 	var stale []rtnl.Neigh
 	for _, h := range have {
-		if _, unwanted := there[h.IP]; unwanted && h.Permanent {
+		if i, ok := index[h.IP]; ok {
+			there[i] = h
+		} else if h.Permanent {
 			stale = append(stale, h)
+		}
+	}
+	for i, p := range want {
+		switch w := (rtnl.Neigh{Link: device, IP: p.PodCIDR.Addr(), MAC: p.MAC, Permanent: true}); there[i] {
+		case rtnl.Neigh{}:
+			d.write = append(d.write, rtnl.Change{Verb: rtnl.Add, Object: w})
+		default:
+			if there[i] == w && !forgotten {
+				continue
+			}
+			d.write = append(d.write, rtnl.Change{Verb: rtnl.Replace, Object: w})
 		}
 	}
 	slices.SortFunc(stale, func(a, b rtnl.Neigh) int { return a.IP.Compare(b.IP) })

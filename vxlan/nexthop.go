@@ -22,19 +22,22 @@ const (
 // nexthopPool hands out IDs that nobody uses, whoever made the others.
 type nexthopPool struct {
 	unsupported bool
-	used        map[uint32]bool
+	have        []rtnl.Nexthop
+	used        map[uint32]bool // made when the first ID is needed: in the steady state none is
 	next        uint32
 }
 
 func newNexthopPool(have snapshot) *nexthopPool {
-	pool := &nexthopPool{unsupported: have.noNexthops, used: make(map[uint32]bool, len(have.nexthops)), next: nexthopBase}
-	for _, n := range have.nexthops {
-		pool.used[n.ID] = true
-	}
-	return pool
+	return &nexthopPool{unsupported: have.noNexthops, have: have.nexthops, next: nexthopBase}
 }
 
 func (p *nexthopPool) take() uint32 {
+	if p.used == nil {
+		p.used = make(map[uint32]bool, len(p.have))
+		for _, n := range p.have {
+			p.used[n.ID] = true
+		}
+	}
 	for p.used[p.next] {
 		p.next++
 	}
@@ -54,36 +57,36 @@ type nexthopDiff struct {
 func (p *nexthopPool) plan(device string, want []Peer, have []rtnl.Nexthop, above int) nexthopDiff {
 	d := nexthopDiff{ids: map[netip.Addr]uint32{}}
 	if above >= 0 && !p.unsupported && (len(want) > above || len(have) > 0 && len(want) > above/2) {
-		there := make(map[rtnl.Nexthop]uint32, len(have))
+		there := make(map[netip.Addr]uint32, len(have))
 		for _, h := range have {
-			id := h.ID
-			h.ID = 0
-			if known, ok := there[h]; !ok || id < known {
-				there[h] = id
+			if h != nexthopTo(h.Gateway, device, h.ID) {
+				continue
+			}
+			if known, ok := there[h.Gateway]; !ok || h.ID < known {
+				there[h.Gateway] = h.ID
 			}
 		}
 		for _, peer := range want {
-			w := rtnl.Nexthop{Gateway: peer.PodCIDR.Addr(), Link: device, Onlink: true, Protocol: rtnl.ProtocolVXLAN}
-			id, ok := there[w]
+			gateway := peer.PodCIDR.Addr()
+			id, ok := there[gateway]
 			if !ok {
 				id = p.take()
-				w.ID = id
-				d.write = append(d.write, rtnl.Change{Verb: rtnl.Add, Object: w})
+				d.write = append(d.write, rtnl.Change{Verb: rtnl.Add, Object: nexthopTo(gateway, device, id)})
 			}
-			d.ids[w.Gateway] = id
+			d.ids[gateway] = id
 		}
-	}
-	wanted := make(map[uint32]bool, len(d.ids))
-	for _, id := range d.ids {
-		wanted[id] = true
 	}
 	var stale []rtnl.Nexthop
 	for _, h := range have {
-		if !wanted[h.ID] {
+		if d.ids[h.Gateway] != h.ID {
 			stale = append(stale, h)
 		}
 	}
 	slices.SortFunc(stale, func(a, b rtnl.Nexthop) int { return cmp.Compare(a.ID, b.ID) })
 	d.del = deletions(stale)
 	return d
+}
+
+func nexthopTo(gateway netip.Addr, device string, id uint32) rtnl.Nexthop {
+	return rtnl.Nexthop{ID: id, Gateway: gateway, Link: device, Onlink: true, Protocol: rtnl.ProtocolVXLAN}
 }

@@ -87,11 +87,8 @@ func (f *familyPlan) plan(have snapshot, gone map[string]bool) (rtnl.Plan, []err
 	if gone[f.device] {
 		on = device{}
 	}
-	if f.vtep.unneighboured {
-		on.neighs = nil
-	}
-	var tunnelled []Peer
-	var routes []rtnl.Route
+	tunnelled := make([]Peer, 0, len(f.peers))
+	routes := make([]rtnl.Route, 0, len(f.peers))
 	for _, p := range f.peers {
 		if f.reach != nil && f.reach.OnLink(p.Addr, f.config.Underlay) == nil {
 			routes = append(routes, rtnl.Route{Dst: p.PodCIDR, Gateway: p.Addr, Link: f.config.Underlay, Protocol: rtnl.ProtocolVXLAN}.Canonical())
@@ -111,7 +108,7 @@ func (f *familyPlan) plan(have snapshot, gone map[string]bool) (rtnl.Plan, []err
 		}
 	}
 	fdb := diffFDB(f.device, tunnelled, on.fdb)
-	neighs := diffNeighs(f.device, tunnelled, on.neighs)
+	neighs := diffNeighs(f.device, tunnelled, on.neighs, f.vtep.unneighboured)
 	routeDiff := peers.DiffRoutes(routes, routesHave, rtnl.ProtocolVXLAN)
 	stones := steppingStones(routeDiff.Write, routesHave)
 
@@ -158,7 +155,7 @@ func steppingStones(writes rtnl.Plan, have []rtnl.Route) (d tableDiff) {
 // mine returns the routes and nexthops of this family that will be there when the devices in gone are.
 func (f *familyPlan) mine(have snapshot, gone map[string]bool) ([]rtnl.Route, []rtnl.Nexthop) {
 	goneIDs := map[uint32]bool{}
-	var nexthops []rtnl.Nexthop
+	nexthops := make([]rtnl.Nexthop, 0, len(have.nexthops))
 	for _, n := range have.nexthops {
 		switch {
 		case gone[n.Link]:
@@ -167,7 +164,7 @@ func (f *familyPlan) mine(have snapshot, gone map[string]bool) ([]rtnl.Route, []
 			nexthops = append(nexthops, n)
 		}
 	}
-	var routes []rtnl.Route
+	routes := make([]rtnl.Route, 0, len(have.routes))
 	for _, r := range have.routes {
 		if rtnl.FamilyOf(r.Dst.Addr()) == f.family && !gone[r.Link] && !goneIDs[r.Nexthop] {
 			routes = append(routes, r)

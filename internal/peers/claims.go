@@ -38,8 +38,19 @@ type Claims struct {
 	nodes    prefixSet
 }
 
-// NewClaims returns empty Claims.
-func NewClaims() *Claims { return &Claims{} }
+// ThisNode stands for the node itself where a peer's name stands otherwise; no name holds a NUL.
+const ThisNode = "\x00"
+
+// Owner returns how an error names who has something: the peer of that name, or this node.
+func Owner(name string) string {
+	if name == ThisNode {
+		return "this node"
+	}
+	return "peer " + strconv.Quote(name)
+}
+
+// NewClaims returns empty Claims, with room for the claims of n peers.
+func NewClaims(n int) *Claims { return &Claims{pods: prefixSet{hint: n}, nodes: prefixSet{hint: n}} }
 
 // Own enters this node's own address and pod range. What is faulty is left out: it has been reported, and says nothing about peers.
 func (c *Claims) Own(addr netip.Addr, podCIDR netip.Prefix) {
@@ -51,8 +62,8 @@ func (c *Claims) Own(addr netip.Addr, podCIDR netip.Prefix) {
 	if len(CheckEndpoint(addr, podCIDR)) > 0 {
 		return
 	}
-	c.nodes.insert(netip.PrefixFrom(addr, addr.BitLen()), "this node")
-	c.pods.insert(podCIDR, "this node")
+	c.nodes.insert(netip.PrefixFrom(addr, addr.BitLen()), ThisNode)
+	c.pods.insert(podCIDR, ThisNode)
 }
 
 // Accept enters a peer, or returns why it cannot be one.
@@ -74,20 +85,19 @@ func (c *Claims) Accept(name string, podCIDR netip.Prefix, addr netip.Addr) erro
 		return fmt.Errorf("PodCIDR %s: holds Addr %s of the same peer", podCIDR, addr)
 	}
 	if other, owner, ok := c.pods.overlap(podCIDR); ok {
-		return fmt.Errorf("PodCIDR %s: overlaps %s of %s", podCIDR, other, owner)
+		return fmt.Errorf("PodCIDR %s: overlaps %s of %s", podCIDR, other, Owner(owner))
 	}
 	if other, owner, ok := c.nodes.overlap(podCIDR); ok {
-		return fmt.Errorf("PodCIDR %s: holds the address %s of %s", podCIDR, other.Addr(), owner)
+		return fmt.Errorf("PodCIDR %s: holds the address %s of %s", podCIDR, other.Addr(), Owner(owner))
 	}
 	if _, owner, ok := c.nodes.overlap(host); ok {
-		return fmt.Errorf("Addr %s: is that of %s", addr, owner)
+		return fmt.Errorf("Addr %s: is that of %s", addr, Owner(owner))
 	}
 	if other, owner, ok := c.pods.overlap(host); ok {
-		return fmt.Errorf("Addr %s: is inside PodCIDR %s of %s", addr, other, owner)
+		return fmt.Errorf("Addr %s: is inside PodCIDR %s of %s", addr, other, Owner(owner))
 	}
-	owner := "peer " + strconv.Quote(name)
-	c.pods.insert(podCIDR, owner)
-	c.nodes.insert(host, owner)
+	c.pods.insert(podCIDR, name)
+	c.nodes.insert(host, name)
 	return nil
 }
 

@@ -75,7 +75,7 @@ func TestCheckDevice(t *testing.T) {
 
 // TestClaims hears peers in the order of their names; each may only claim what nobody has.
 func TestClaims(t *testing.T) {
-	c := NewClaims()
+	c := NewClaims(12)
 	c.Own(addr("192.168.1.1"), prefix("10.244.0.0/24"))
 	for _, step := range []struct{ name, cidr, addr, want string }{
 		{"a", "10.244.1.0/24", "192.168.1.2", ""},

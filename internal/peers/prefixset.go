@@ -9,6 +9,7 @@ import (
 // however many nodes it has. The zero prefixSet is empty.
 type prefixSet struct {
 	families [2]prefixFamily
+	hint     int // how many members to expect
 }
 
 type prefixFamily struct {
@@ -20,7 +21,7 @@ type prefixFamily struct {
 func (s *prefixSet) of(p netip.Prefix) *prefixFamily {
 	f := &s.families[familyIndex(p.Addr())]
 	if f.owners == nil {
-		f.owners, f.inside = map[netip.Prefix]string{}, map[netip.Prefix]netip.Prefix{}
+		f.owners, f.inside = make(map[netip.Prefix]string, s.hint), map[netip.Prefix]netip.Prefix{}
 	}
 	return f
 }

@@ -25,59 +25,55 @@ func (e *Refuse) Error() string {
 	return fmt.Sprintf("PodCIDR %s: has a route of another owner already: %q; it is kept, remove it to let pods through", e.Wanted.Dst, e.Found)
 }
 
-type routeKey struct {
-	dst      netip.Prefix
-	priority uint32
-}
-
-// DiffRoutes compares the wanted routes, all of them canonical and of protocol own, with those of the same family in the main table. A
-// route whose key (destination and metric) is there is replaced in place, never deleted and added again. A route of another protocol is
-// never touched; where its metric is not above the wanted one's, it is in the way.
+// DiffRoutes compares the wanted routes, all of them canonical, of protocol own and each to a destination of its own, with those of the same
+// family in the main table. A route whose key (destination and metric) is there is replaced in place, never deleted and added again. A
+// route of another protocol is never touched; where its metric is not above the wanted one's, it is in the way.
 func DiffRoutes(want, have []rtnl.Route, own rtnl.Protocol) Routes {
 	d := Routes{Taken: map[int]*Refuse{}}
-	wanted := make(map[rtnl.Route]bool, len(want))
-	wantedDst := make(map[netip.Prefix]bool, len(want))
-	for _, w := range want {
-		wanted[w] = true
-		wantedDst[w.Dst] = true
+	index := make(map[netip.Prefix]int, len(want))
+	for i, w := range want {
+		index[w.Dst] = i
 	}
-	there := make(map[rtnl.Route]bool, len(want))
-	mine := make(map[routeKey]int, len(want)) // how many of ours there are, with or without the wanted content
-	foreign := map[netip.Prefix]rtnl.Route{}
+	type found struct {
+		exact bool
+		mine  int // how many of ours have its key, exact or not
+	}
+	there := make([]found, len(want))
 	for _, h := range have {
+		i, ok := index[h.Dst]
 		switch {
-		case h.Protocol == own:
-			there[h] = wanted[h]
-			mine[routeKey{h.Dst, h.Priority}]++
-		case wantedDst[h.Dst]:
-			if known, ok := foreign[h.Dst]; !ok || h.Priority < known.Priority {
-				foreign[h.Dst] = h
+		case !ok:
+		case h.Protocol == own && h.Priority == want[i].Priority:
+			there[i].mine++
+			there[i].exact = there[i].exact || h == want[i]
+		case h.Protocol != own && h.Priority <= want[i].Priority:
+			if known := d.Taken[i]; known == nil || h.Priority < known.Found.Priority {
+				d.Taken[i] = &Refuse{Wanted: want[i], Found: h}
 			}
 		}
 	}
-	replaced := map[routeKey]bool{}
 	for i, w := range want {
-		if f, ok := foreign[w.Dst]; ok && f.Priority <= w.Priority {
-			d.Taken[i] = &Refuse{Wanted: w, Found: f}
+		if there[i].exact || d.Taken[i] != nil {
 			continue
 		}
-		key := routeKey{w.Dst, w.Priority}
-		switch {
-		case there[w]:
-		case mine[key] > 0:
-			replaced[key] = true
-			d.Write = append(d.Write, rtnl.Change{Verb: rtnl.Replace, Object: w})
-		default:
-			d.Write = append(d.Write, rtnl.Change{Verb: rtnl.Add, Object: w})
+		verb := rtnl.Add
+		if there[i].mine > 0 {
+			verb = rtnl.Replace
 		}
+		d.Write = append(d.Write, rtnl.Change{Verb: verb, Object: w})
 	}
 	var stale []rtnl.Route
 	for _, h := range have {
-		key := routeKey{h.Dst, h.Priority}
-		// Where one of ours is replaced there is nothing left to delete. Of several under one key (someone appended a copy) nobody knows
-		// which one the kernel replaces: all are deleted, and the one that is gone by then is forgiven.
-		if h.Protocol != own || there[h] || replaced[key] && mine[key] == 1 {
+		if h.Protocol != own {
 			continue
+		}
+		if i, ok := index[h.Dst]; ok && h.Priority == want[i].Priority {
+			// One that is as wanted stays; one that is replaced is gone already. Of several under one key (someone appended a copy) nobody
+			// knows which one the kernel replaces: all are deleted, and the one that is gone by then is forgiven.
+			replaced := !there[i].exact && there[i].mine == 1 && d.Taken[i] == nil
+			if h == want[i] || replaced {
+				continue
+			}
 		}
 		stale = append(stale, h)
 	}
