@@ -208,6 +208,9 @@ func (n *FakeNetns) bridgeFor(l rtnl.Link) (*device, *refusal) {
 
 // setLink changes the non-zero fields of a device. Nothing is changed if one of them is refused.
 func (n *FakeNetns) setLink(l rtnl.Link) *refusal {
+	if len(l.Alias) > maxAlias {
+		return refuse(syscall.ERANGE, "Attribute failed policy validation")
+	}
 	d, r := n.device(l.Name)
 	if r != nil {
 		return r
@@ -285,6 +288,7 @@ func (d *device) change(l rtnl.Link, bridge *device) {
 		if changed && d.Kind == rtnl.KindBridge {
 			d.selectPorts()
 		}
+		d.flushNeighs(rtnl.AnyFamily) // even if it is the MAC that the device has
 	}
 	if l.MTU != 0 {
 		d.mtuSet = true
