@@ -37,7 +37,7 @@ func (o Options) owns(host rtnl.Link) bool {
 
 // plan returns what turns have into want.
 func plan(o Options, want Config, have snapshot) (Plan, error) {
-	remove := rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Link{Name: o.hostName(), Kind: rtnl.KindVeth}}
+	remove := rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Link{Name: o.hostName()}}
 	exists := have.host.Name != ""
 	if want.isZero() {
 		if exists && o.owns(have.host) {
@@ -70,14 +70,14 @@ func plan(o Options, want Config, have snapshot) (Plan, error) {
 	born.Veth = rtnl.Veth{Peer: o.Ifname, PeerNetns: o.Netns, PeerMAC: pod.MAC}
 	p.Host = append(p.Host, rtnl.Change{Verb: rtnl.Add, Object: born})
 	// Addresses come before up, so that the kernel announces them when the link goes up (arp_notify, ndisc_notify).
-	up := rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: o.Ifname, Kind: rtnl.KindVeth, Up: rtnl.On}}
+	up := rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: o.Ifname, Up: rtnl.On}}
 	p.Pod = slices.Concat(settings, planAddrs(o, want, nil), rtnl.Plan{up}, planRoutes(o, want, nil))
 	return p, nil
 }
 
 // setLink returns the change that gives have the fields of want that differ, none if none does.
 func setLink(want, have rtnl.Link) rtnl.Plan {
-	key := rtnl.Link{Name: want.Name, Kind: want.Kind}
+	key := rtnl.Link{Name: want.Name}
 	set := key
 	if want.MTU != 0 && want.MTU != have.MTU {
 		set.MTU = want.MTU

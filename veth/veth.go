@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/podnet/podnet/internal/reconcile"
@@ -18,6 +20,7 @@ type Kernel interface {
 	Link(ctx context.Context, name string) (rtnl.Link, error)
 	Addrs(ctx context.Context, link string) ([]rtnl.Addr, error)
 	Routes(ctx context.Context, f rtnl.RouteFilter) ([]rtnl.Route, error)
+	RouteTo(ctx context.Context, dst netip.Addr) (rtnl.Route, error)
 	Sysctl(ctx context.Context, name string) (string, error)
 	Write(ctx context.Context, p rtnl.Plan) []error
 }
@@ -80,14 +83,24 @@ const attempts = 3
 // After an error the link may be half made; the next Apply completes it, and Apply of the zero Config removes it.
 func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 	var done Plan
+	unknown := false // to the neighbours
 	for attempt := 1; ; attempt++ {
 		p, err := r.Plan(ctx, want)
 		if err != nil {
 			return done, err
 		}
+		unknown = unknown || announces(p)
 		err = r.write(ctx, p, &done)
 		raced := errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist)
-		if err == nil && !p.Empty() && !want.isZero() {
+		if errors.Is(err, syscall.EHOSTUNREACH) {
+			// IPv6 has no route to a subnet before the kernel's work queue has seen the carrier, so it refuses a gateway in it. That is later than
+			// up on a busy machine: some of 100 ADDs at once met it on 6.18.
+			raced = await(ctx, func() (bool, error) {
+				pod, err := r.pod.Link(ctx, r.owner.Ifname)
+				return pod.Running, err
+			}) == nil
+		}
+		if err == nil && unknown {
 			err = r.announce(ctx, want, &done)
 		}
 		switch {
@@ -116,47 +129,82 @@ func (r *Reconciler) write(ctx context.Context, p Plan, done *Plan) error {
 	return nil
 }
 
-// announce waits until the bridge forwards to the pod, and then has the kernel tell the neighbours who has the addresses now.
+// announce waits until packets reach the pod, and then has the kernel tell the neighbours who has the addresses now.
 //
-// The kernel announces addresses when the link goes up, if arp_notify and ndisc_notify are set, but the bridge drops that: the port is not enabled yet
-// (measured on 6.18; the reference plugin loses its announcement likewise, and neighbours keep the MAC of a reused address for up to 8 s). Setting
-// the MAC to what it is makes the kernel announce them again.
+// The kernel announces addresses when the link goes up, if arp_notify and ndisc_notify are set, but the bridge often drops that: the port is not
+// enabled yet (measured on 6.18; the reference plugin loses its announcement likewise, and neighbours keep the MAC of a reused address for up
+// to 8 s). Setting the MAC to what it is makes the kernel announce them again.
 func (r *Reconciler) announce(ctx context.Context, want Config, done *Plan) error {
-	if err := r.awaitCarrier(ctx); err != nil {
+	if err := await(ctx, func() (bool, error) { return r.reachable(ctx, want) }); err != nil {
 		return err
 	}
 	if len(want.Addrs) == 0 {
 		return nil
 	}
 	_, pod := r.owner.ends(want)
-	return r.write(ctx, Plan{Pod: rtnl.Plan{{Verb: rtnl.Set, Object: rtnl.Link{Name: pod.Name, Kind: pod.Kind, MAC: pod.MAC}}}}, done)
+	return r.write(ctx, Plan{Pod: rtnl.Plan{{Verb: rtnl.Set, Object: rtnl.Link{Name: pod.Name, MAC: pod.MAC}}}}, done)
 }
 
-// Bounds of the wait for the carrier. The kernel needs some 100 us; it tells at once if asked from Linux 6.10 on (linkwatch_sync_dev in rtnl_getlink).
+// announces reports whether the plan makes a pod known to its neighbours that was not: a new address, or an end that goes up.
+func announces(p Plan) bool {
+	for _, c := range slices.Concat(p.Host, p.Pod) {
+		switch o := c.Object.(type) {
+		case rtnl.Addr:
+			return true
+		case rtnl.Link:
+			if o.Up == rtnl.On {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Bounds of the wait for the kernel's work queues, which need some 100 us, or a few ms on a busy machine. The pause leaves them the CPU.
 const (
-	carrierPoll    = 200 * time.Microsecond
-	carrierTimeout = 5 * time.Second
+	awaitPause   = 50 * time.Microsecond
+	awaitTimeout = 5 * time.Second
 )
 
-// awaitCarrier returns when the host end runs. Only then does the bridge forward to it: the kernel enables a port when a work queue has
-// seen the carrier of the other end, and drops what comes before that.
-func (r *Reconciler) awaitCarrier(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, carrierTimeout, errors.New("its carrier did not come up"))
-	defer cancel()
+// await returns when cond is true, or with its error.
+func await(ctx context.Context, cond func() (bool, error)) error {
+	timeout := time.After(awaitTimeout)
 	for {
-		host, err := r.host.Link(ctx, r.owner.hostName())
-		if err != nil {
+		if ok, err := cond(); ok || err != nil {
 			return err
-		}
-		if host.Running {
-			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(carrierPoll):
+			return ctx.Err()
+		case <-timeout:
+			return fmt.Errorf("the kernel did not make it reachable within %v", awaitTimeout)
+		case <-time.After(awaitPause):
 		}
 	}
+}
+
+// tableLocal is the routing table of the namespace's own addresses (RT_TABLE_LOCAL).
+const tableLocal = 255
+
+// reachable reports whether the bridge forwards to the pod, and the pod takes what comes to its addresses. What comes earlier is dropped, and it is up to the
+// sender to repeat it, after 1 s. Neither is so when the kernel answers the
+// changes: a port is enabled when a work queue has seen the carrier (the kernel looks at once if it is asked for the link, since Linux 6.10),
+// and an IPv6 address gets its local route and its multicast group from another one, NoDAD or not (addrconf_dad_work; seen on 6.18).
+func (r *Reconciler) reachable(ctx context.Context, want Config) (bool, error) {
+	host, err := r.host.Link(ctx, r.owner.hostName())
+	if err != nil || !host.Running {
+		return false, err
+	}
+	for _, a := range want.Addrs {
+		if a.Addr().Is4() {
+			continue
+		}
+		route, err := r.pod.RouteTo(ctx, a.Addr())
+		if err != nil || route.Table != tableLocal {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // Check returns what of want is missing, nil if nothing is: the link, an address, a route. What chained plugins may have changed since, such as MTU, MAC
@@ -201,6 +249,11 @@ func (r *Reconciler) observe(ctx context.Context, want Config) (have snapshot, e
 	}
 	if have.pod, err = linkOrNone(ctx, r.pod, r.owner.Ifname); err != nil {
 		return have, err
+	}
+	if have.host.Name == "" && have.pod.Name != "" { // perhaps made since
+		if have.host, err = linkOrNone(ctx, r.host, r.owner.hostName()); err != nil {
+			return have, err
+		}
 	}
 	have.sysctls = map[string]string{}
 	paired := have.paired()
