@@ -344,7 +344,7 @@ func (a *NodeAllocator) Stats() []NodeStats {
 }
 
 func (a *NodeAllocator) stats(r *blockRange) NodeStats {
-	_, fixed := r.walled()
+	walled, fixed := r.walled()
 	st := NodeStats{ClusterCIDR: r.prefix, MaskSize: r.mask, Capacity: r.busy.size - fixed}
 	for _, q := range a.quarantine {
 		for _, p := range q.blocks {
@@ -354,7 +354,7 @@ func (a *NodeAllocator) stats(r *blockRange) NodeStats {
 			}
 		}
 	}
-	all, fixed := r.walled()
-	st.Used = r.busy.used + all - fixed - min(st.Quarantined, r.busy.used+all-fixed)
+	taken := r.busy.used + walled - fixed
+	st.Used = taken - min(st.Quarantined, taken)
 	return st
 }

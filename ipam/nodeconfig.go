@@ -6,6 +6,9 @@ import (
 	"slices"
 )
 
+// maxBlockBits bounds the number of blocks in a range. kube-controller-manager stops at 16 bits, for its bitmap is there whole.
+const maxBlockBits = 62
+
 const (
 	defaultMaskIPv4 = 24
 	defaultMaskIPv6 = 64
@@ -43,8 +46,11 @@ func (c NodeConfig) validateRange(field string, p netip.Prefix, others []netip.P
 		v.add(field, p, "%s", why)
 		return
 	}
-	if mask := c.maskSize(p); p.Bits() > mask {
+	switch mask := c.maskSize(p); {
+	case p.Bits() > mask:
 		v.add(field, p, "want /%d or larger, for blocks of that size are cut from it", mask)
+	case mask-p.Bits() > maxBlockBits:
+		v.add(field, p, "want /%d or smaller, for blocks of /%d", mask-maxBlockBits, mask)
 	}
 	for _, q := range others {
 		if q.IsValid() && p.Overlaps(q) {
@@ -91,11 +97,7 @@ type wall struct {
 }
 
 func newBlockRange(p netip.Prefix, mask int, occupied []netip.Prefix) *blockRange {
-	size := uint64(maxIndex)
-	if n := mask - p.Bits(); n < 62 {
-		size = 1 << n
-	}
-	r := &blockRange{prefix: p, mask: mask, base: toU128(p.Addr()), busy: newBitmap(size)}
+	r := &blockRange{prefix: p, mask: mask, base: toU128(p.Addr()), busy: newBitmap(1 << (mask - p.Bits()))}
 	for _, o := range occupied {
 		if o.Overlaps(p) {
 			first, last := r.span(o)
@@ -110,27 +112,17 @@ func (r *blockRange) span(p netip.Prefix) (first, last uint64) {
 	if p.Bits() <= r.prefix.Bits() {
 		return 0, r.busy.size - 1
 	}
-	width := 128 - r.mask
-	if r.base.addr(r.prefix.Addr().Is4()).Is4() {
-		width = 32 - r.mask
-	}
-	at := func(a netip.Addr) uint64 {
-		return min(toU128(a).sub(r.base).shr(width).saturate(), r.busy.size-1)
-	}
+	width := r.prefix.Addr().BitLen() - r.mask
+	at := func(a netip.Addr) uint64 { return toU128(a).sub(r.base).shr(width).lo }
 	return at(p.Addr()), at(lastAddr(p))
 }
 
 // block returns the i-th block.
 func (r *blockRange) block(i uint64) netip.Prefix {
-	is4 := r.prefix.Addr().Is4()
-	width := 128 - r.mask
-	if is4 {
-		width = 32 - r.mask
-	}
-	n := u128{0, i}.shl(width)
+	n := u128{0, i}.shl(r.prefix.Addr().BitLen() - r.mask)
 	a := r.base.add(n.lo)
 	a.hi += n.hi
-	return netip.PrefixFrom(a.addr(is4), r.mask)
+	return netip.PrefixFrom(a.addr(r.prefix.Addr().Is4()), r.mask)
 }
 
 // pick returns the next free block of the round.
