@@ -4,12 +4,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
@@ -197,4 +200,76 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("error without code: %v", err)
 		}
 	})
+}
+
+// TestDocumentation looks that docs/cni-plugin.md has a row or a sentence for every key.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cni-plugin.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keysOf(reflect.TypeFor[confJSON](), "") {
+		if !strings.Contains(string(text), "`"+key+"`") {
+			t.Errorf("docs/cni-plugin.md does not explain %s", key)
+		}
+	}
+}
+
+// keysOf returns the keys of a JSON object, those of objects in it with a dot.
+func keysOf(of reflect.Type, prefix string) (keys []string) {
+	for field := range fields(of) {
+		key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		switch {
+		case field.Anonymous:
+			keys = append(keys, keysOf(field.Type, prefix)...)
+		case field.Type.Kind() == reflect.Struct && !strings.HasPrefix(field.Type.PkgPath(), "github.com/containernetworking"):
+			keys = append(keys, keysOf(field.Type, prefix+key+".")...)
+		default:
+			keys = append(keys, prefix+key)
+		}
+	}
+	return keys
+}
+
+func fields(of reflect.Type) iter.Seq[reflect.StructField] {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range of.NumField() {
+			if !yield(of.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+// TestExamples loads the configurations that docs/cni-plugin.md shows.
+func TestExamples(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cni-plugin.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(text), "```")
+	env := writeFile(t, "subnet.env", subnetEnv)
+	shown := 0
+	for _, b := range blocks {
+		conf, isJSON := strings.CutPrefix(b, "json\n")
+		if !isJSON {
+			continue
+		}
+		shown++
+		list, err := libcni.ConfListFromBytes([]byte(strings.ReplaceAll(conf, "/run/podnet/subnet.env", env)))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		c, err := load(&skel.CmdArgs{StdinData: list.Plugins[0].Bytes})
+		if err == nil {
+			err = c.rehearse()
+		}
+		if err != nil {
+			t.Errorf("%v\n%s", err, conf)
+		}
+	}
+	if shown != 2 {
+		t.Errorf("%d examples, want 2", shown)
+	}
 }
