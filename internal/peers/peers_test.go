@@ -200,6 +200,11 @@ func TestDiffRoutes(t *testing.T) {
 			"", "", `PodCIDR 10.1.0.0/24: has a route of another owner already: "route 10.1.0.0/24 via 192.168.0.9 dev eth0 proto static"; it is kept, remove it to let pods through`,
 		},
 		{
+			"the other backend's: taken over in place",
+			[]rtnl.Route{route("10.1.0.0/24", "10.1.0.0", rtnl.ProtocolVXLAN), want[1], route("10.3.0.0/24", "10.3.0.0", rtnl.ProtocolVXLAN)},
+			"route replace 10.1.0.0/24 via 192.168.0.1 dev eth0 proto 113\n", "", "",
+		},
+		{
 			"someone else's behind ours",
 			[]rtnl.Route{metric(route("10.1.0.0/24", "192.168.0.9", rtnl.ProtocolStatic), 100), want[1]},
 			"route add 10.1.0.0/24 via 192.168.0.1 dev eth0 proto 113\n", "", "",

@@ -27,7 +27,8 @@ func (e *Refuse) Error() string {
 
 // DiffRoutes compares the wanted routes, all of them canonical, of protocol own and each to a destination of its own, with those of the same
 // family in the main table. A route whose key (destination and metric) is there is replaced in place, never deleted and added again. A
-// route of another protocol is never touched; where its metric is not above the wanted one's, it is in the way.
+// route of another protocol is never touched; where its metric is not above the wanted one's, it is in the way. Those of podnet's other
+// backend are taken over in place: a node changes from one backend to the other without a moment in which it has no route.
 func DiffRoutes(want, have []rtnl.Route, own rtnl.Protocol) Routes {
 	d := Routes{Taken: map[int]*Refuse{}}
 	index := make(map[netip.Prefix]int, len(want))
@@ -43,10 +44,10 @@ func DiffRoutes(want, have []rtnl.Route, own rtnl.Protocol) Routes {
 		i, ok := index[h.Dst]
 		switch {
 		case !ok:
-		case h.Protocol == own && h.Priority == want[i].Priority:
+		case (h.Protocol == own || sibling(h.Protocol)) && h.Priority == want[i].Priority:
 			there[i].mine++
 			there[i].exact = there[i].exact || h == want[i]
-		case h.Protocol != own && h.Priority <= want[i].Priority:
+		case h.Protocol != own && !sibling(h.Protocol) && h.Priority <= want[i].Priority:
 			if known := d.Taken[i]; known == nil || h.Priority < known.Found.Priority {
 				d.Taken[i] = &Refuse{Wanted: want[i], Found: h}
 			}
@@ -85,6 +86,9 @@ func DiffRoutes(want, have []rtnl.Route, own rtnl.Protocol) Routes {
 	}
 	return d
 }
+
+// sibling reports whether routes of protocol p are podnet's, whichever backend wrote them.
+func sibling(p rtnl.Protocol) bool { return p == rtnl.ProtocolVXLAN || p == rtnl.ProtocolHostGW }
 
 // OfFamily returns the routes of one address family.
 func OfFamily(routes []rtnl.Route, family rtnl.Family) []rtnl.Route {
