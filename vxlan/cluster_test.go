@@ -7,6 +7,8 @@ import (
 	"github.com/podnet/podnet/rtnl"
 )
 
+var families = []rtnl.Family{rtnl.IPv4, rtnl.IPv6}
+
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
 
@@ -33,7 +35,7 @@ func cluster(size int) []Config {
 	for i := range configs {
 		c := Config{Underlay: "eth0"}
 		for n := 1; n <= size; n++ {
-			for _, family := range []rtnl.Family{rtnl.IPv4, rtnl.IPv6} {
+			for _, family := range families {
 				p := nodeOf(n, family)
 				if n == i+1 {
 					c.Endpoints = append(c.Endpoints, Endpoint{Local: p.Addr, PodCIDR: p.PodCIDR, MAC: p.MAC})

@@ -25,8 +25,6 @@ type testNode struct {
 	podAddr map[rtnl.Family]netip.Addr
 }
 
-var families = []rtnl.Family{rtnl.IPv4, rtnl.IPv6}
-
 // threeNodes makes n1 and n2 on one segment and n3 on another, with a router between them.
 func threeNodes(t *testing.T) []testNode {
 	t.Helper()

@@ -21,10 +21,7 @@ var kernels = []struct {
 	make func(testing.TB) rtnltest.Conn
 }{
 	{"fake", func(testing.TB) rtnltest.Conn {
-		k := rtnltest.NewKernel()
-		n := k.Netns("n1")
-		n.AddUplink("eth0", k.Segment("lan"), prefix("192.168.0.1/16"), prefix("2001:db8::1/64"))
-		return n
+		return fakeUplink(rtnltest.NewKernel())
 	}},
 	{"linux", func(t testing.TB) rtnltest.Conn {
 		c := rtnltest.NewNetns(t).Conn(t)
