@@ -178,5 +178,5 @@ func (r *refusal) error(op, object string) error {
 	if r == nil {
 		return nil
 	}
-	return &rtnl.Error{Op: op, Object: object, Errno: r.errno, Detail: r.detail, Missing: r.missing}
+	return &rtnl.Error{Op: op, Object: object, Errno: r.errno, Detail: r.detail, Missing: r.missing || r.errno == syscall.ENODEV}
 }

@@ -14,20 +14,30 @@ const minIPv6MTU = 1280
 type address struct {
 	rtnl.Addr
 	secondary bool // IPv4: another address of the same subnet came first; it goes with that one
+	asleep    bool // IPv6: kept while the device is down (keep_addr_on_down), not usable
 }
 
 func (a address) ip() netip.Addr { return a.Prefix.Addr() }
 
-// subnetOf reports whether b is in exactly the same subnet.
+// broadcast returns the last address of the subnet if it is a broadcast address.
+func (a address) broadcast() (netip.Addr, bool) {
+	if !a.ip().Is4() || a.Prefix.Bits() > 30 || a.Prefix.Masked().Addr().As4()[0] == 0 {
+		return netip.Addr{}, false
+	}
+	last := a.ip().As4()
+	for i := a.Prefix.Bits(); i < 32; i++ {
+		last[i/8] |= 1 << (7 - i%8)
+	}
+	return netip.AddrFrom4(last), true
+}
+
+// sameSubnet reports whether b is in exactly the same subnet.
 func (a address) sameSubnet(b address) bool { return a.Prefix.Masked() == b.Prefix.Masked() }
 
 func (n *FakeNetns) addAddr(a rtnl.Addr) *refusal {
 	d, r := n.device(a.Link)
-	switch {
-	case r != nil:
+	if r != nil {
 		return r
-	case !a.Prefix.IsValid():
-		return refuse(syscall.EINVAL, "")
 	}
 	a.Tentative, a.DADFailed = false, false
 	if a.Prefix.Addr().Is4() {
@@ -77,6 +87,9 @@ func (d *device) needsDAD(a rtnl.Addr) bool {
 func (d *device) insertAddr(a address) {
 	d.addrs = append(d.addrs, a)
 	d.ns.local[a.ip()] = append(d.ns.local[a.ip()], d)
+	if last, ok := a.broadcast(); ok {
+		d.ns.broadcast[last]++
+	}
 	d.emit("addr", false)
 	if d.up() {
 		d.connect(a)
@@ -108,8 +121,9 @@ func (d *device) connect(a address) {
 
 // restoreConnected makes the connected routes of a device that comes up.
 func (d *device) restoreConnected() {
-	for _, a := range d.addrs {
-		d.connect(a)
+	for i := range d.addrs {
+		d.addrs[i].asleep = false
+		d.connect(d.addrs[i])
 	}
 }
 
@@ -144,6 +158,9 @@ func (n *FakeNetns) deleteAddr(a rtnl.Addr) *refusal {
 	d, r := n.device(a.Link)
 	if r != nil {
 		return r
+	}
+	if a.Prefix.Addr().Is6() && d.MTU < minIPv6MTU {
+		return refuse(syscall.ENXIO, "ipv6: IPv6 is disabled on this device")
 	}
 	i := slices.IndexFunc(d.addrs, func(have address) bool { return have.Prefix == a.Prefix })
 	if i < 0 {
@@ -195,6 +212,11 @@ func (d *device) dropAddr(i int) {
 	} else {
 		delete(n.local, a.ip())
 	}
+	if last, ok := a.broadcast(); ok {
+		if n.broadcast[last]--; n.broadcast[last] == 0 {
+			delete(n.broadcast, last)
+		}
+	}
 	d.emit("addr", true)
 	d.disconnect(a)
 	if a.ip().Is6() {
@@ -241,7 +263,7 @@ func (d *device) ifdownIPv6(unregister bool) {
 		switch {
 		case a.ip().Is4():
 		case keep && !a.ip().IsLinkLocalUnicast() && !a.ip().IsLoopback():
-			a.Tentative = d.needsDAD(a.Addr)
+			a.Tentative, a.asleep = d.needsDAD(a.Addr), true
 		default:
 			d.dropAddr(i)
 		}
@@ -279,11 +301,11 @@ func (n *FakeNetns) hasIPv6(ip netip.Addr) bool {
 }
 
 // owns reports whether the device has the address and it is usable: an IPv4 address always (6.18: even if the device is down), an IPv6
-// address when up and not tentative.
+// address unless tentative.
 func (d *device) owns(ip netip.Addr) bool {
 	for _, a := range d.addrs {
 		if a.ip() == ip {
-			return ip.Is4() || d.up() && !a.Tentative
+			return ip.Is4() || !a.Tentative && !a.asleep
 		}
 	}
 	return false

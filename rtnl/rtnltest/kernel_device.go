@@ -216,6 +216,7 @@ func (d *device) followPorts() {
 		}
 	}
 	if d.MAC != mac {
+		d.flushNeighs(rtnl.AnyFamily)
 		d.selectPorts()
 	}
 	if d.MAC != mac || d.MTU != mtu {

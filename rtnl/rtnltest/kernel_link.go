@@ -3,7 +3,6 @@ package rtnltest
 import (
 	"net/netip"
 	"path"
-	"strings"
 	"syscall"
 
 	"github.com/podnet/podnet/rtnl"
@@ -12,84 +11,76 @@ import (
 const (
 	minMTU      = 68
 	maxMTU      = 65535
-	maxName     = 15
 	maxAlias    = 255
 	maxVNI      = 1<<24 - 1
 	defaultPort = 8472
 )
 
-// checkName refuses what dev_valid_name and the attribute policy refuse, and '%', which the kernel would substitute.
-func checkName(name string) *refusal {
+// checkMTU refuses what no device takes; 0 passes.
+func checkMTU(mtu int) *refusal {
 	switch {
-	case len(name) > maxName:
-		return refuse(syscall.ERANGE, "")
-	case name == "", name == ".", name == "..", strings.ContainsAny(name, "/:% \t\n\v\f\r"):
-		return refuse(syscall.EINVAL, "")
-	}
-	return nil
-}
-
-// checkLink refuses values that no device takes; zero fields pass.
-func checkLink(l rtnl.Link) *refusal {
-	switch {
-	case l.MTU < 0 || l.MTU > 0 && l.MTU < minMTU:
+	case mtu < 0 || mtu > 0 && mtu < minMTU:
 		return refuse(syscall.EINVAL, "mtu less than device minimum")
-	case l.MTU > maxMTU:
+	case mtu > maxMTU:
 		return refuse(syscall.EINVAL, "mtu greater than device maximum")
-	case l.MAC.IsMulticast():
-		return refuse(syscall.EADDRNOTAVAIL, "")
-	case len(l.Alias) > maxAlias:
-		return refuse(syscall.ERANGE, "")
 	}
 	return nil
 }
 
-// addLink makes a bridge, a veth pair or a vxlan device.
+func checkMAC(m rtnl.MAC) *refusal {
+	if m.IsMulticast() {
+		return refuse(syscall.EADDRNOTAVAIL, "")
+	}
+	return nil
+}
+
+// first returns the first refusal.
+func first(refusals ...*refusal) *refusal {
+	for _, r := range refusals {
+		if r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// addLink makes a bridge, a veth pair or a vxlan device, wholly or not at all.
 func (n *FakeNetns) addLink(l rtnl.Link) *refusal {
-	if r := checkName(l.Name); r != nil {
+	validMTU := checkMTU(l.MTU)
+	if l.Kind == rtnl.KindBridge { // its MTU is looked at later
+		validMTU = nil
+	}
+	if r := first(checkMAC(l.MAC), validMTU); r != nil {
 		return r
 	}
 	if n.devices[l.Name] != nil {
 		return refuse(syscall.EEXIST, "")
 	}
-	if r := checkLink(l); r != nil {
-		return r
-	}
-	if l.TxChecksum != rtnl.Unset && l.Kind != rtnl.KindVXLAN {
-		return unmodelled("tx-checksum of kind " + string(l.Kind))
-	}
-	bridge, r := n.bridgeFor(l)
+	var d *device
+	r := checkMTU(l.MTU)
 	switch {
 	case r != nil:
-		return r
-	case bridge == nil && l.Hairpin != rtnl.Unset:
-		return refuse(syscall.EOPNOTSUPP, "not a bridge port")
-	}
-	var d *device
-	switch l.Kind {
-	case rtnl.KindBridge:
+	case l.Kind == rtnl.KindBridge:
 		d = n.newDevice(bare(l))
 		if l.MTU == 0 {
 			d.MTU = 1500
 		}
 		d.carrier = l.MAC.IsZero()
-	case rtnl.KindVeth:
+	case l.Kind == rtnl.KindVeth:
 		d, r = n.newVeth(l)
-	case rtnl.KindVXLAN:
-		d, r = n.newVXLAN(l)
 	default:
-		return refuse(syscall.EOPNOTSUPP, "Unknown device type")
+		d, r = n.newVXLAN(l)
 	}
 	if r != nil {
 		return r
 	}
-	if bridge != nil {
-		d.enslave(bridge)
-		if l.Hairpin != rtnl.Unset {
-			d.Hairpin = l.Hairpin
-		}
-	}
+	d.Alias = ""
 	d.setUp(l.Up == rtnl.On)
+	steps := rtnl.Link{Name: l.Name, Kind: l.Kind, Master: l.Master, Alias: l.Alias, Hairpin: l.Hairpin, TxChecksum: l.TxChecksum}
+	if r := d.change(steps); r != nil {
+		d.remove()
+		return r
+	}
 	return nil
 }
 
@@ -108,9 +99,6 @@ func (n *FakeNetns) newVeth(l rtnl.Link) (*device, *refusal) {
 			}
 			return nil, refuse(syscall.ENOENT, "no netns "+where)
 		}
-	}
-	if r := checkName(l.Veth.Peer); r != nil {
-		return nil, r
 	}
 	if far.devices[l.Veth.Peer] != nil || far == n && l.Veth.Peer == l.Name {
 		return nil, refuse(syscall.EEXIST, "")
@@ -152,8 +140,8 @@ func (n *FakeNetns) newVXLAN(l rtnl.Link) (*device, *refusal) {
 	mtu := l.MTU
 	var lower *device
 	if v.Underlay != "" {
-		if lower = n.devices[v.Underlay]; lower == nil {
-			return nil, absent(syscall.ENODEV)
+		if lower = n.devices[v.Underlay]; v.Local.Is6() && lower.disabledIPv6() {
+			return nil, refuse(syscall.EPERM, "IPv6 support disabled by administrator")
 		}
 		// Silently clamped, 6.18; later the same MTU is EINVAL.
 		if most := max(lower.MTU-overhead(v.Local), minMTU); mtu == 0 || mtu > most {
@@ -206,107 +194,155 @@ func (n *FakeNetns) bridgeFor(l rtnl.Link) (*device, *refusal) {
 	return b, nil
 }
 
-// setLink changes the non-zero fields of a device. Nothing is changed if one of them is refused.
+// setLink changes the non-zero fields of a device.
 func (n *FakeNetns) setLink(l rtnl.Link) *refusal {
 	if len(l.Alias) > maxAlias {
 		return refuse(syscall.ERANGE, "Attribute failed policy validation")
 	}
 	d, r := n.device(l.Name)
-	if r != nil {
+	switch {
+	case r != nil:
 		return r
+	case l.Kind != "" && l.Kind != d.Kind, l.VXLAN != (rtnl.VXLAN{}) && l.Kind != rtnl.KindVXLAN:
+		return unmodelled("another kind")
+	case l.Veth != (rtnl.Veth{}):
+		return unmodelled("another peer of a veth")
+	case d.Name == "lo" && (!l.MAC.IsZero() || l.Alias != "" || l.MTU != 0):
+		return unmodelled("address, alias or MTU of lo")
 	}
-	if l.Kind != "" && l.Kind != d.Kind {
-		return refuse(syscall.EOPNOTSUPP, "")
+	if l.VXLAN != (rtnl.VXLAN{}) {
+		if r := first(checkMAC(l.MAC), checkMTU(l.MTU), d.checkVXLAN(l.VXLAN)); r != nil {
+			return r
+		}
+		d.setVXLAN(l.VXLAN)
 	}
-	l.Kind = d.Kind
-	if r := checkLink(l); r != nil {
-		return r
-	}
-	if d.Name == "lo" && (!l.MAC.IsZero() || l.Alias != "") {
-		return unmodelled("address or alias of lo")
-	}
-	if d.lower != nil && l.MTU > max(d.lower.MTU-overhead(d.VXLAN.Local), minMTU) {
-		return refuse(syscall.EINVAL, "")
-	}
-	if l.Veth != (rtnl.Veth{}) {
-		return refuse(syscall.EOPNOTSUPP, "the peer of a veth cannot be changed")
-	}
-	if r := d.checkVXLAN(l); r != nil {
-		return r
-	}
-	bridge, r := n.bridgeFor(l)
-	if r != nil {
-		return r
-	}
-	if l.Hairpin != rtnl.Unset && bridge == nil && d.master == nil {
-		return refuse(syscall.EOPNOTSUPP, "not a bridge port")
-	}
-	d.change(l, bridge)
-	return nil
+	return d.change(l)
 }
 
 // checkVXLAN refuses what the kernel does not change on an existing device.
-func (d *device) checkVXLAN(l rtnl.Link) *refusal {
-	if l.TxChecksum != rtnl.Unset && d.Kind != rtnl.KindVXLAN {
-		return refuse(syscall.EOPNOTSUPP, "")
-	}
-	v := l.VXLAN
+func (d *device) checkVXLAN(v rtnl.VXLAN) *refusal {
 	switch {
-	case v == rtnl.VXLAN{}:
-		return nil
-	case d.Kind != rtnl.KindVXLAN:
-		return refuse(syscall.EOPNOTSUPP, "")
+	case v.VNI > maxVNI:
+		return refuse(syscall.ERANGE, "")
 	case v.VNI != 0 && v.VNI != d.VXLAN.VNI:
 		return refuse(syscall.EOPNOTSUPP, "Cannot change VNI")
+	case v.Local.IsValid() && v.Local.Is6() != d.VXLAN.Local.Is6():
+		return refuse(syscall.EOPNOTSUPP, "New local address family does not match old")
 	case v.Port != 0:
 		return refuse(syscall.EOPNOTSUPP, "Cannot change port")
 	case v.Underlay != "" && (d.lower == nil || v.Underlay != d.lower.Name):
 		return unmodelled("another underlay of a vxlan device")
-	case v.Local.IsValid() && v.Local.Is6() != d.VXLAN.Local.Is6():
-		return refuse(syscall.EOPNOTSUPP, "New local address family does not match old")
 	}
 	return nil
 }
 
-// change does what setLink has found to be possible.
-func (d *device) change(l rtnl.Link, bridge *device) {
-	if l.VXLAN.Local.IsValid() {
-		d.VXLAN.Local = l.VXLAN.Local
+func (d *device) setVXLAN(v rtnl.VXLAN) {
+	if v.Local.IsValid() {
+		d.VXLAN.Local = v.Local
 	}
-	if l.VXLAN.Learning != rtnl.Unset {
-		d.VXLAN.Learning = l.VXLAN.Learning
+	if v.Learning != rtnl.Unset {
+		d.VXLAN.Learning = v.Learning
 	}
-	if l.TxChecksum != rtnl.Unset {
-		d.TxChecksum = l.TxChecksum
-	}
-	if l.Alias != "" {
-		d.Alias = l.Alias
-	}
-	if !l.MAC.IsZero() {
-		changed := d.MAC != l.MAC
-		d.MAC, d.macSet = l.MAC, true
-		if changed && d.Kind == rtnl.KindBridge {
-			d.selectPorts()
+}
+
+// change sets the fields that every kind has, in the kernel's order (do_setlink): what comes before a refusal stays done.
+func (d *device) change(l rtnl.Link) *refusal {
+	for _, step := range []func(rtnl.Link) *refusal{d.changeMAC, d.changeMTU, d.changeAlias, d.changeMaster} {
+		if r := step(l); r != nil {
+			return r
 		}
-		d.flushNeighs(rtnl.AnyFamily) // even if it is the MAC that the device has
 	}
-	if l.MTU != 0 {
-		d.mtuSet = true
-		d.setMTU(l.MTU)
-	}
-	if d.master != nil && (!l.MAC.IsZero() || l.MTU != 0) {
-		d.master.followPorts()
-	}
-	if bridge != nil {
-		d.enslave(bridge)
-	}
-	if l.Hairpin != rtnl.Unset {
-		d.Hairpin = l.Hairpin
-	}
-	d.emit("link", false)
 	if l.Up != rtnl.Unset {
 		d.setUp(l.Up == rtnl.On)
 	}
+	switch {
+	case l.Hairpin == rtnl.Unset:
+	case d.master == nil:
+		return refuse(syscall.EOPNOTSUPP, "not a bridge port")
+	default:
+		d.Hairpin = l.Hairpin
+	}
+	switch {
+	case l.TxChecksum == rtnl.Unset:
+	case d.Kind != rtnl.KindVXLAN:
+		return refuse(syscall.EOPNOTSUPP, "")
+	default:
+		d.TxChecksum = l.TxChecksum
+	}
+	d.emit("link", false)
+	return nil
+}
+
+func (d *device) changeMAC(l rtnl.Link) *refusal {
+	if l.MAC.IsZero() {
+		return nil
+	}
+	if r := checkMAC(l.MAC); r != nil {
+		return r
+	}
+	changed := d.MAC != l.MAC
+	d.MAC, d.macSet = l.MAC, true
+	d.flushNeighs(rtnl.AnyFamily) // even if it was the same, 6.18
+	switch {
+	case d.master != nil:
+		d.master.followPorts()
+	case changed && d.Kind == rtnl.KindBridge:
+		d.selectPorts()
+	}
+	return nil
+}
+
+func (d *device) changeMTU(l rtnl.Link) *refusal {
+	if l.MTU == 0 {
+		return nil
+	}
+	if r := checkMTU(l.MTU); r != nil {
+		return r
+	}
+	if d.lower != nil && l.MTU > max(d.lower.MTU-overhead(d.VXLAN.Local), minMTU) {
+		return refuse(syscall.EINVAL, "")
+	}
+	d.mtuSet = true
+	d.setMTU(l.MTU)
+	if d.master != nil {
+		d.master.followPorts()
+	}
+	return nil
+}
+
+func (d *device) changeAlias(l rtnl.Link) *refusal {
+	switch {
+	case l.Alias == "":
+	case len(l.Alias) > maxAlias:
+		return refuse(syscall.ERANGE, "Attribute failed policy validation")
+	default:
+		d.Alias = l.Alias
+	}
+	return nil
+}
+
+func (d *device) changeMaster(l rtnl.Link) *refusal {
+	if l.Master == "" {
+		return nil
+	}
+	b, r := d.ns.device(l.Master)
+	switch {
+	case r != nil:
+		return r
+	case b == d.master:
+		return nil
+	}
+	d.enslave(nil) // even if the new one is refused
+	switch {
+	case b.Kind != rtnl.KindBridge:
+		return refuse(syscall.EOPNOTSUPP, "")
+	case d.Name == "lo":
+		return refuse(syscall.EINVAL, "")
+	case d.Kind == rtnl.KindBridge:
+		return refuse(syscall.ELOOP, "Can not enslave a bridge to a bridge")
+	}
+	d.enslave(b)
+	return nil
 }
 
 func (n *FakeNetns) deleteLink(l rtnl.Link) *refusal {

@@ -3,6 +3,7 @@ package rtnltest
 import (
 	"math/bits"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/podnet/podnet/rtnl"
@@ -57,13 +58,31 @@ func (n *FakeNetns) lookup4(dst netip.Addr, dev *device, least rtnl.Scope) match
 	if lo := n.devices["lo"]; dst.IsLoopback() && lo != nil && lo.up() && (dev == nil || dev == lo) {
 		return match{dev: lo, local: true}
 	}
+	if n.broadcast[dst] > 0 && least <= rtnl.ScopeLink {
+		if d := n.broadcastDevice(dst, dev); d != nil {
+			return match{dev: d, broadcast: true}
+		}
+	}
 	r := n.longestMatch(dst, dev, least)
 	if r == nil {
 		return match{errno: syscall.ENETUNREACH}
 	}
-	m := match{route: r, dev: r.out(), errno: discardErrno(r)}
-	m.broadcast = r.connected && r.Dst.Bits() < 31 && dst == lastAddr(r.Dst)
-	return m
+	return match{route: r, dev: r.out(), errno: discardErrno(r)}
+}
+
+// broadcastDevice returns the device that is up and has that broadcast address.
+func (n *FakeNetns) broadcastDevice(dst netip.Addr, dev *device) *device {
+	for _, d := range n.sortedDevices() {
+		if !d.up() || dev != nil && d != dev {
+			continue
+		}
+		for _, a := range d.addrs {
+			if last, ok := a.broadcast(); ok && last == dst && !a.secondary {
+				return d
+			}
+		}
+	}
+	return nil
 }
 
 func (n *FakeNetns) lookup6(dst netip.Addr, dev *device) match {
@@ -96,14 +115,6 @@ func discardErrno(r *route) syscall.Errno {
 	return 0
 }
 
-func lastAddr(p netip.Prefix) netip.Addr {
-	a := p.Masked().Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		a[i/8] |= 1 << (7 - i%8)
-	}
-	return netip.AddrFrom4(a)
-}
-
 // routeTo answers "ip route get".
 func (n *FakeNetns) routeTo(dst netip.Addr) (rtnl.Route, *refusal) {
 	dst = dst.WithZone("")
@@ -122,16 +133,16 @@ func (n *FakeNetns) routeTo(dst netip.Addr) (rtnl.Route, *refusal) {
 	}
 	out := rtnl.Route{Dst: netip.PrefixFrom(dst, dst.BitLen()), Table: rtnl.TableMain, Src: n.source(dst, m)}
 	if m.local {
-		out.Table, out.Link = tableLocal, "lo"
-		if dst.Is6() {
-			out.Protocol = rtnl.ProtocolKernel
+		out.Link = "lo"
+		if dst.Is6() { // IPv4 keeps its local routes in the main table until someone adds rules
+			out.Table, out.Protocol = tableLocal, rtnl.ProtocolKernel
 		}
 		return out, nil
 	}
 	r := m.route
 	out.Gateway, out.Link, out.MTU, out.AdvMSS = r.via(), m.dev.Name, r.MTU, r.AdvMSS
 	if dst.Is6() {
-		out.Protocol, out.Priority, out.Onlink = r.Protocol, r.Priority, r.Onlink
+		out.Protocol, out.Priority = r.Protocol, r.Priority
 		if r.nh != nil {
 			out.Nexthop, out.Gateway, out.Link = r.Nexthop, netip.Addr{}, ""
 		}
@@ -143,13 +154,27 @@ func (n *FakeNetns) routeTo(dst netip.Addr) (rtnl.Route, *refusal) {
 func (n *FakeNetns) source(dst netip.Addr, m match) netip.Addr {
 	switch {
 	case m.local:
-		return dst
+		return m.dev.primary(dst)
 	case m.route != nil && m.route.Src.IsValid():
 		return m.route.Src
 	case dst.Is4():
 		return n.source4(m)
 	}
 	return n.source6(dst, m.dev)
+}
+
+// primary returns the address itself, or of a secondary IPv4 address the one that it depends on.
+func (d *device) primary(ip netip.Addr) netip.Addr {
+	i := slices.IndexFunc(d.addrs, func(a address) bool { return a.ip() == ip })
+	if i < 0 || !d.addrs[i].secondary {
+		return ip
+	}
+	for _, a := range d.addrs {
+		if !a.secondary && a.sameSubnet(d.addrs[i]) {
+			return a.ip()
+		}
+	}
+	return ip
 }
 
 // source4 is inet_select_addr: the first address of the device, better one in the gateway's subnet, else the first of any device.
@@ -185,11 +210,11 @@ func (n *FakeNetns) source6(dst netip.Addr, out *device) netip.Addr {
 	consider := func(d *device) {
 		for i := len(d.addrs) - 1; i >= 0; i-- {
 			a := d.addrs[i]
-			if !a.ip().Is6() || a.Tentative || !d.up() || a.ip().IsLoopback() || a.ip().IsLinkLocalUnicast() && d != out {
+			if !a.ip().Is6() || a.Tentative || a.asleep || d != out && dst.IsLinkLocalUnicast() {
 				continue
 			}
 			score := [4]int{
-				number(a.ip().IsLinkLocalUnicast() == dst.IsLinkLocalUnicast()), number(d == out), number(label(a.ip()) == label(dst)),
+				number((a.ip().IsLinkLocalUnicast() || a.ip().IsLoopback()) == dst.IsLinkLocalUnicast()), number(d == out), number(label(a.ip()) == label(dst)),
 				min(commonBits(a.ip(), dst), a.Prefix.Bits()),
 			}
 			if !best.IsValid() || less(bestScore, score) {
@@ -225,8 +250,16 @@ func number(b bool) int {
 	return 0
 }
 
-// label is the part of RFC 6724's policy table that occurs in clusters: unique local addresses and all others.
-func label(a netip.Addr) int { return number(a.IsPrivate()) }
+// label is the part of RFC 6724's policy table that occurs in clusters.
+func label(a netip.Addr) int {
+	switch {
+	case a.IsLoopback():
+		return 0
+	case a.IsPrivate(): // unique local, fc00::/7
+		return 5
+	}
+	return 1
+}
 
 func commonBits(a, b netip.Addr) int {
 	x, y := a.As16(), b.As16()

@@ -23,6 +23,7 @@ type FakeNetns struct {
 	lastIndex int
 	births    map[string]int // how often a device of that name was made, so that each gets a MAC of its own
 	local     map[netip.Addr][]*device
+	broadcast map[netip.Addr]int // IPv4 addresses of that broadcast address
 	fib       fib
 	nexthops  map[uint32]*nexthop
 	sysctls   sysctls
@@ -41,12 +42,13 @@ type Counts struct {
 func newNetns(k *Kernel, name string) *FakeNetns {
 	n := &FakeNetns{
 		k: k, name: name,
-		devices:  make(map[string]*device),
-		births:   make(map[string]int),
-		local:    make(map[netip.Addr][]*device),
-		fib:      newFIB(),
-		nexthops: make(map[uint32]*nexthop),
-		sysctls:  make(sysctls),
+		devices:   make(map[string]*device),
+		births:    make(map[string]int),
+		local:     make(map[netip.Addr][]*device),
+		broadcast: make(map[netip.Addr]int),
+		fib:       newFIB(),
+		nexthops:  make(map[uint32]*nexthop),
+		sysctls:   make(sysctls),
 	}
 	lo := n.newDevice(rtnl.Link{Name: "lo", MTU: 65536, Up: rtnl.Off})
 	lo.setUp(true)
@@ -267,19 +269,19 @@ func describe(c rtnl.Change) (op, object string) {
 func (n *FakeNetns) apply(c rtnl.Change) *refusal {
 	switch o := c.Object.(type) {
 	case rtnl.Link:
-		return dispatch(c.Verb, o, verbs[rtnl.Link]{rtnl.Add: n.addLink, rtnl.Set: n.setLink, rtnl.Delete: n.deleteLink})
+		return dispatch(n, c.Verb, o, verbs[rtnl.Link]{rtnl.Add: n.addLink, rtnl.Set: n.setLink, rtnl.Delete: n.deleteLink})
 	case rtnl.Addr:
-		return dispatch(c.Verb, o, verbs[rtnl.Addr]{rtnl.Add: n.addAddr, rtnl.Delete: n.deleteAddr})
+		return dispatch(n, c.Verb, o, verbs[rtnl.Addr]{rtnl.Add: n.addAddr, rtnl.Delete: n.deleteAddr})
 	case rtnl.Route:
-		return dispatch(c.Verb, o, verbs[rtnl.Route]{rtnl.Add: n.addRoute, rtnl.Replace: n.replaceRoute, rtnl.Delete: n.deleteRoute})
+		return dispatch(n, c.Verb, o, verbs[rtnl.Route]{rtnl.Add: n.addRoute, rtnl.Replace: n.replaceRoute, rtnl.Delete: n.deleteRoute})
 	case rtnl.Nexthop:
-		return dispatch(c.Verb, o, verbs[rtnl.Nexthop]{rtnl.Add: n.addNexthop, rtnl.Replace: n.replaceNexthop, rtnl.Delete: n.deleteNexthop})
+		return dispatch(n, c.Verb, o, verbs[rtnl.Nexthop]{rtnl.Add: n.addNexthop, rtnl.Replace: n.replaceNexthop, rtnl.Delete: n.deleteNexthop})
 	case rtnl.Neigh:
-		return dispatch(c.Verb, o, verbs[rtnl.Neigh]{rtnl.Add: n.addNeigh, rtnl.Replace: n.replaceNeigh, rtnl.Delete: n.deleteNeigh})
+		return dispatch(n, c.Verb, o, verbs[rtnl.Neigh]{rtnl.Add: n.addNeigh, rtnl.Replace: n.replaceNeigh, rtnl.Delete: n.deleteNeigh})
 	case rtnl.FDB:
-		return dispatch(c.Verb, o, verbs[rtnl.FDB]{rtnl.Add: n.addFDB, rtnl.Replace: n.replaceFDB, rtnl.Delete: n.deleteFDB})
+		return dispatch(n, c.Verb, o, verbs[rtnl.FDB]{rtnl.Add: n.addFDB, rtnl.Replace: n.replaceFDB, rtnl.Delete: n.deleteFDB})
 	case rtnl.Sysctl:
-		return dispatch(c.Verb, o, verbs[rtnl.Sysctl]{rtnl.Set: n.setSysctl})
+		return dispatch(n, c.Verb, o, verbs[rtnl.Sysctl]{rtnl.Set: n.setSysctl})
 	}
 	return refuse(syscall.EOPNOTSUPP, "no object")
 }
@@ -287,9 +289,12 @@ func (n *FakeNetns) apply(c rtnl.Change) *refusal {
 // verbs holds, by verb, what an object kind knows.
 type verbs[T any] [rtnl.Delete + 1]func(T) *refusal
 
-func dispatch[T any](v rtnl.Verb, o T, known verbs[T]) *refusal {
+func dispatch[T rtnl.Object](n *FakeNetns, v rtnl.Verb, o T, known verbs[T]) *refusal {
 	if int(v) >= len(known) || known[v] == nil {
 		return refuse(syscall.EOPNOTSUPP, "no such verb for this object")
+	}
+	if r := n.prepare(v, o); r != nil {
+		return r
 	}
 	return known[v](o)
 }

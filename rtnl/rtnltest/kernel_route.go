@@ -53,7 +53,7 @@ func (n *FakeNetns) replaceRoute(o rtnl.Route) *refusal {
 // newRoute checks a route as the kernel does and resolves its next hop.
 func (n *FakeNetns) newRoute(o rtnl.Route) (*route, *refusal) {
 	switch {
-	case !o.Dst.IsValid(), o.MTU < 0, o.AdvMSS < 0:
+	case o.MTU < 0, o.AdvMSS < 0:
 		return nil, refuse(syscall.EINVAL, "")
 	case o.Dst.Addr().Is4() && o.Dst != o.Dst.Masked():
 		return nil, refuse(syscall.EINVAL, "Invalid prefix for given prefix length")
@@ -224,7 +224,7 @@ func (n *FakeNetns) checkGateway6(dev *device, gw netip.Addr, onlink bool) (*dev
 // checkSource checks the preferred source: one of our addresses, for IPv6 a usable one.
 func (n *FakeNetns) checkSource(r *route) *refusal {
 	switch {
-	case !r.Src.IsValid():
+	case !r.Src.IsValid(), r.Type != rtnl.Unicast && r.Dst.Addr().Is4():
 		return nil
 	case r.Src.Is4() != r.Dst.Addr().Is4():
 		return refuse(syscall.EINVAL, "")
@@ -240,8 +240,8 @@ func (n *FakeNetns) checkSource(r *route) *refusal {
 
 // deleteRoute deletes the first route that has all that o names; see encodeRoute of rtnl.Conn for what a deletion names.
 func (n *FakeNetns) deleteRoute(o rtnl.Route) *refusal {
-	if !o.Dst.IsValid() {
-		return refuse(syscall.EINVAL, "")
+	if o.Nexthop != 0 && n.nexthops[o.Nexthop] == nil {
+		return refuse(syscall.EINVAL, "Nexthop id does not exist")
 	}
 	if o.Dst.Addr().Is4() && o.Dst != o.Dst.Masked() {
 		return refuse(syscall.EINVAL, "Invalid prefix for given prefix length")
