@@ -133,6 +133,9 @@ func (r *Reconciler) observe(ctx context.Context, want Config) (have snapshot, e
 			from = s.inherited
 		}
 		value, err := r.kernel.Sysctl(ctx, from)
+		if errors.Is(err, fs.ErrNotExist) && from != s.inherited { // the bridge was removed since
+			value, err = r.kernel.Sysctl(ctx, s.inherited)
+		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // a kernel without IPv6
 		case err != nil:

@@ -3,7 +3,7 @@
 //
 // What it does: [Reconciler.Apply] makes the bridge, or corrects what differs: MAC, MTU, up, gateway addresses (IPv6 ones without duplicate address
 // detection), accept_ra=0, and forwarding in each family that has a gateway. In the usual case that nothing differs it reads one link, its addresses and at most
-// six sysctls, and writes nothing: it is cheap enough for every pod ADD.
+// seven sysctls, and writes nothing: it is cheap enough for every pod ADD.
 //
 // What it owns and how it recognises it: a bridge that it made carries the alias "podnet:bridge" ([Mark]). On it every address but
 // link-local ones is ours: one that Config does not name is removed. (A bridge without any alias whose MAC is the one derived from Config is ours too: a

@@ -262,7 +262,11 @@ func (r *Reconciler) observe(ctx context.Context, want Config) (have snapshot, e
 		if !paired {
 			from = s.inherited
 		}
-		switch value, err := r.pod.Sysctl(ctx, from); {
+		value, err := r.pod.Sysctl(ctx, from)
+		if errors.Is(err, fs.ErrNotExist) && from != s.inherited { // the link was removed since
+			value, err = r.pod.Sysctl(ctx, s.inherited)
+		}
+		switch {
 		case errors.Is(err, fs.ErrNotExist): // a kernel without IPv6
 		case err != nil:
 			return have, err
