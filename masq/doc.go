@@ -37,8 +37,9 @@
 //
 // # Cost
 //
-// Observing nftables takes six netlink questions and no process. Only writing runs nft. The iptables backend runs one iptables-save per family to
-// observe.
+// Observing nftables takes one netlink socket, two requests and no process (0.2 ms beside 2.4 ms for one "nft list table", Linux 6.18, 2 cores, busy).
+// Only writing runs nft: five times at a process's first write, then once per family. The iptables backend runs one iptables-save per
+// family to observe.
 //
 // # Privileges and versions
 //

@@ -159,6 +159,30 @@ func TestKernelRepair(t *testing.T) {
 	}
 }
 
+// TestKernelPlanText: what Plan prints is what nft reads, and has the effect of Apply.
+func TestKernelPlanText(t *testing.T) {
+	ns, r := real(t, masq.NFTables)
+	config := dualStack()
+	config.ClusterCIDRs = append(config.ClusterCIDRs, cidrs("10.250.0.0/16")...)
+	p, err := r.Plan(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(t.TempDir(), "plan.nft")
+	if err := os.WriteFile(script, []byte(p.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in(t, ns, "nft -f "+script)
+	if p, err := r.Plan(t.Context(), config); err != nil || !p.Empty() {
+		t.Errorf("Plan after the text of the Plan: %v\n%s", err, p)
+	}
+	for _, c := range p {
+		if !strings.Contains(in(t, ns, "nft list ruleset"), fmt.Sprintf("table %s %s {", c.Chain.Family, c.Chain.Table)) {
+			t.Errorf("%s is missing", c.Chain)
+		}
+	}
+}
+
 // TestKernelForeign: an Apply of ours, and a clean-up, leave the rules of others as they were.
 func TestKernelForeign(t *testing.T) {
 	for _, b := range []masq.Backend{masq.NFTables, masq.IPTables} {

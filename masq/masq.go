@@ -64,9 +64,12 @@ func (r *Reconciler) Plan(ctx context.Context, want Config) (Plan, error) {
 	if err := want.Validate(); err != nil {
 		return nil, fmt.Errorf("masq config: %w", err)
 	}
-	backend, err := r.choose(ctx, want)
-	if err != nil {
-		return nil, err
+	backend := Auto // of the zero Config: none, and all are cleaned
+	if !want.zero() {
+		var err error
+		if backend, err = r.choose(ctx); err != nil {
+			return nil, err
+		}
 	}
 	// Looking into iptables costs a process per family. So a Config for nftables does not look there; the zero Config cleans both.
 	owned := r.chains(NFTables)
@@ -110,7 +113,7 @@ func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 // reason to Plan again. Lost notifications count as a change. Watch returns when ctx ends or the kernel cannot be listened to;
 // with the iptables backend, which announces nothing, at once with an error that matches [errors.ErrUnsupported]: poll instead.
 func (r *Reconciler) Watch(ctx context.Context, notify func()) error {
-	backend, err := r.choose(ctx, Config{Forward: true})
+	backend, err := r.choose(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,14 +126,13 @@ func (r *Reconciler) Watch(ctx context.Context, notify func()) error {
 	return nil
 }
 
-// choose returns the backend for want; Auto for the zero Config, which is about all of them.
-func (r *Reconciler) choose(ctx context.Context, want Config) (Backend, error) {
-	switch {
-	case want.zero():
-		return Auto, nil
-	case r.backend == NFTables || r.backend == IPTables:
+// choose returns the backend that holds the rules.
+func (r *Reconciler) choose(ctx context.Context) (Backend, error) {
+	switch r.backend {
+	case NFTables, IPTables:
 		return r.backend, nil
-	case r.backend != Auto:
+	case Auto:
+	default:
 		return 0, fmt.Errorf("masq options: Backend %d: allowed are Auto, NFTables, IPTables", r.backend)
 	}
 	nft := r.kernel.Probe(ctx, NFTables)

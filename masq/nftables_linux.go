@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -25,17 +24,19 @@ const (
 
 // probeNFTables returns nil if rules can be written: the kernel answers for nf_tables and nft is there.
 func probeNFTables() error {
-	conn, err := dialNetfilter()
-	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
+	s, err := openSocket()
+	if err == nil {
+		defer s.close()
+		var answers []answer
+		if answers, err = s.ask("", question{kind: unix.NFT_MSG_GETGEN}); err == nil {
+			err = answers[0].err
+		}
 	}
-	defer conn.Close()
-	_, err = ask(conn, unix.NFT_MSG_GETGEN, IPv4, 0, nil)
 	switch {
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("nftables: %w: CAP_NET_ADMIN is needed", err)
-	case err != nil:
+	case absent(err):
 		return fmt.Errorf("nftables: kernel has no nf_tables (CONFIG_NF_TABLES, module nf_tables): %w", err)
+	case err != nil:
+		return fmt.Errorf("nftables: %w", err)
 	}
 	if _, err := exec.LookPath("nft"); err != nil {
 		return fmt.Errorf("nftables: %w: install the package nftables", err)
@@ -43,21 +44,22 @@ func probeNFTables() error {
 	return nil
 }
 
-// observeNFTables reads the tables of the chains. What the kernel cannot hold is not there.
+// observeNFTables reads the whole tables of the chains, foreign chains with rules included: the tables are ours, so they do not
+// belong there. What the kernel cannot hold is not there.
 func observeNFTables(_ context.Context, chains []Chain) (map[Chain]Observed, error) {
-	conn, err := dialNetfilter()
+	s, err := openSocket()
 	if absent(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer s.close()
 	have := map[Chain]Observed{}
 	for _, c := range chains {
-		seen, exists, err := observeTable(conn, c)
+		seen, exists, err := observeTable(s, c)
 		if err != nil {
-			return nil, fmt.Errorf("read table %s: %w", c, err)
+			return nil, fmt.Errorf("table %s %s: %w", c.Family, c.Table, err)
 		}
 		if exists {
 			have[c] = seen
@@ -66,68 +68,52 @@ func observeNFTables(_ context.Context, chains []Chain) (map[Chain]Observed, err
 	return have, nil
 }
 
-// observeTable reads the whole table of c, foreign chains with rules included: the table is ours, so they do not belong there.
-func observeTable(conn *netlink.Conn, c Chain) (seen Observed, exists bool, err error) {
-	name := netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: zeroTerminated(c.Table)}
-	table, err := ask(conn, unix.NFT_MSG_GETTABLE, c.Family, 0, []netlink.Attribute{name})
-	if absent(err) || err == nil && len(table) == 0 {
+// observeTable asks for the table, its base chain and its rules.
+func observeTable(s *socket, c Chain) (seen Observed, exists bool, err error) {
+	table := netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: zeroTerminated(c.Table)} // number and form are the same for chains and rules
+	chain := netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: zeroTerminated(c.Name)}
+	answers, err := s.ask(c.Family,
+		question{kind: unix.NFT_MSG_GETTABLE, attrs: []netlink.Attribute{table}},
+		question{kind: unix.NFT_MSG_GETCHAIN, attrs: []netlink.Attribute{table, chain}},
+		question{kind: unix.NFT_MSG_GETRULE, dump: true, attrs: []netlink.Attribute{table}})
+	if err != nil {
+		return Observed{}, false, err
+	}
+	for _, a := range answers {
+		if a.err != nil && !absent(a.err) {
+			return Observed{}, false, a.err
+		}
+	}
+	tables, chains, rules := answers[0].messages, answers[1].messages, answers[2].messages
+	if len(tables) == 0 {
 		return Observed{}, false, nil
 	}
-	if err != nil {
-		return Observed{}, false, err
-	}
-	chain, err := ask(conn, unix.NFT_MSG_GETCHAIN, c.Family, 0,
-		[]netlink.Attribute{name, {Type: unix.NFTA_CHAIN_NAME, Data: zeroTerminated(c.Name)}})
-	if err != nil && !absent(err) {
-		return Observed{}, false, err
-	}
-	rules, err := ask(conn, unix.NFT_MSG_GETRULE, c.Family, netlink.Dump, []netlink.Attribute{name})
-	if err != nil {
-		return Observed{}, false, err
-	}
-	if len(chain) == 1 && hooked(chain[0].Data) && !dormant(table[0].Data) {
+	if len(chains) == 1 && hooked(chains[0]) && !dormant(tables[0]) {
 		seen.Hooks = 1
 	}
-	for _, m := range rules {
-		seen.Comments = append(seen.Comments, ruleComment(m.Data, c.Name))
+	for _, r := range rules {
+		seen.Comments = append(seen.Comments, ruleComment(r, c.Name))
 	}
 	return seen, true, nil
 }
 
-// ask sends one question and returns the answers. An interrupted dump is asked again: part of the rules is no answer.
-func ask(conn *netlink.Conn, kind uint16, f Family, flags netlink.HeaderFlags, attrs []netlink.Attribute) ([]netlink.Message, error) {
-	data, err := netlink.MarshalAttributes(attrs)
-	if err != nil {
-		return nil, err
-	}
-	m := netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags},
-		Data:   append([]byte{nfproto(f), unix.NFNETLINK_V0, 0, 0}, data...),
-	}
-	for range 10 {
-		answers, err := conn.Execute(m)
-		if err != nil {
-			return nil, err
-		}
-		interrupted := func(m netlink.Message) bool { return m.Header.Flags&netlink.DumpInterrupted != 0 }
-		if !slices.ContainsFunc(answers, interrupted) {
-			return answers, nil
-		}
-	}
-	return nil, fmt.Errorf("the ruleset changed during 10 reads: %w", unix.EINTR)
-}
-
 func nfproto(f Family) byte {
-	if f == IPv6 {
+	switch f {
+	case IPv4:
+		return unix.NFPROTO_IPV4
+	case IPv6:
 		return unix.NFPROTO_IPV6
 	}
-	return unix.NFPROTO_IPV4
+	return unix.NFPROTO_UNSPEC
 }
 
 func zeroTerminated(s string) []byte { return append([]byte(s), 0) }
 
 // absent reports whether err says that the object, or nf_tables itself, is not there.
 func absent(err error) bool {
+	if err == nil {
+		return false
+	}
 	for _, errno := range []unix.Errno{unix.ENOENT, unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EINVAL} {
 		if errors.Is(err, errno) {
 			return true
@@ -137,9 +123,9 @@ func absent(err error) bool {
 }
 
 // dormant reports whether somebody switched the table off: its chains and rules exist and see no packet.
-func dormant(message []byte) bool {
+func dormant(attrs []byte) bool {
 	flags := uint32(0)
-	attributes(message[4:], func(ad *netlink.AttributeDecoder) {
+	attributes(attrs, func(ad *netlink.AttributeDecoder) {
 		if ad.Type() == unix.NFTA_TABLE_FLAGS {
 			flags = ad.Uint32()
 		}
@@ -148,10 +134,10 @@ func dormant(message []byte) bool {
 }
 
 // hooked reports whether a chain is a base chain for source NAT.
-func hooked(message []byte) bool {
+func hooked(attrs []byte) bool {
 	var kind string
 	var hook, priority, policy uint32
-	attributes(message[4:], func(ad *netlink.AttributeDecoder) {
+	attributes(attrs, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_CHAIN_TYPE:
 			kind = ad.String()
@@ -172,9 +158,9 @@ func hooked(message []byte) bool {
 }
 
 // ruleComment returns the comment of a rule, "" if it has none or stands in another chain.
-func ruleComment(message []byte, chain string) string {
+func ruleComment(attrs []byte, chain string) string {
 	comment, own := "", false
-	attributes(message[4:], func(ad *netlink.AttributeDecoder) {
+	attributes(attrs, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_RULE_CHAIN:
 			own = ad.String() == chain
@@ -198,14 +184,6 @@ func attributes(b []byte, f func(*netlink.AttributeDecoder)) {
 	for ad.Next() {
 		f(ad)
 	}
-}
-
-func dialNetfilter() (*netlink.Conn, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return nil, fmt.Errorf("open netfilter netlink: %w", err)
-	}
-	return conn, nil
 }
 
 // setNFTables replaces the table in one transaction: until it is committed, packets meet the old rules, afterwards the new ones. The

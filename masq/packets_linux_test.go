@@ -62,7 +62,7 @@ func newLab(t testing.TB) lab {
 		}
 	}
 	in(t, l.hosts["remote"], "ip addr add "+remoteV4+"/32 dev lo")
-	in(t, l.hosts["remote"], "ip addr add "+remoteV6+"/128 dev lo")
+	in(t, l.hosts["remote"], "ip addr add "+remoteV6+"/128 dev lo nodad")
 	in(t, l.node, "ip route add 10.244.2.0/24 via 10.245.0.2")
 	in(t, l.node, "ip route add fd00:10:2::/64 via fd00:20::2")
 	return l
@@ -301,6 +301,46 @@ func (l lab) check(t *testing.T, from, to, src, dst string, mark int, want masq.
 		if want == masq.Masquerade && have != node[0] && have != node[1] {
 			t.Errorf("%s %s > %s: seen as %s, want the node, one of %v", network, src, dst, have, node)
 		}
+	}
+}
+
+// TestKernelNoGap replaces the rules over and over while a pod opens connections: each of them is translated.
+func TestKernelNoGap(t *testing.T) {
+	for _, b := range []masq.Backend{masq.NFTables, masq.IPTables} {
+		t.Run(b.String(), func(t *testing.T) {
+			l := newLab(t)
+			requireBackend(t, l.node, b)
+			l.serve(t, "outside", outsideV4)
+			r := masq.New(&masq.Netfilter{Netns: netns.Path(l.node)}, masq.Options{Backend: b})
+			configs := [2]masq.Config{dualStack(), dualStack()}
+			configs[1].NonMasquerade = cidrs("203.0.113.0/24")
+			if _, err := r.Apply(t.Context(), configs[0]); err != nil {
+				t.Fatal(err)
+			}
+			stop, stopped := make(chan struct{}), make(chan struct{})
+			connections := 0
+			go func() {
+				defer close(stopped)
+				for ; ; connections++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if seen, err := l.seenBy("udp", "pod", podV4, outsideV4, 0); err != nil || seen != uplinkV4 {
+						t.Errorf("connection %d: seen as %q, %v", connections, seen, err)
+					}
+				}
+			}()
+			for i := range 20 {
+				if _, err := r.Apply(t.Context(), configs[(i+1)%2]); err != nil {
+					t.Error(err)
+				}
+			}
+			close(stop)
+			<-stopped
+			t.Logf("%d connections during 20 replacements", connections)
+		})
 	}
 }
 

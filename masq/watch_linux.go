@@ -15,8 +15,10 @@ import (
 func (n *Netfilter) Watch(ctx context.Context, table string, notify func()) error {
 	var conn *netlink.Conn
 	err := n.in(func() (err error) {
-		conn, err = dialNetfilter()
-		return err
+		if conn, err = netlink.Dial(unix.NETLINK_NETFILTER, nil); err != nil {
+			return fmt.Errorf("open netfilter netlink: %w", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
