@@ -89,7 +89,7 @@ func newCluster(t *testing.T, nodes int) *testCluster {
 	if err := os.Mkdir(c.path("nodes"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c.netConf("vxlan")
+	c.netConf("vxlan", "10.244.0.0/16")
 	mustWrite(t, c.fabric.Conn(t), rtnl.Change{Verb: rtnl.Add, Object: rtnl.Link{Name: "br0", Kind: rtnl.KindBridge, Up: rtnl.On}})
 	for i := range nodes {
 		n := &testNode{testCluster: c, ns: rtnltest.NewNetns(t), index: i + 1, name: fmt.Sprintf("node-%d", i+1)}
@@ -114,9 +114,9 @@ func (c *testCluster) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
 }
 
-func (c *testCluster) netConf(backend string) {
+func (c *testCluster) netConf(backend, network string) {
 	c.t.Helper()
-	write(c.t, c.path("net-conf.json"), `{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:244::/48", "Backend": {"Type": "`+backend+`"}}`)
+	write(c.t, c.path("net-conf.json"), `{"Network": "`+network+`", "EnableIPv6": true, "IPv6Network": "fd00:244::/48", "Backend": {"Type": "`+backend+`"}}`)
 }
 
 // plug gives the node its uplink.

@@ -309,7 +309,7 @@ func wantBackendSwitched(t *testing.T, c *testCluster) {
 		used, old rtnl.Protocol
 		vteps     int
 	}{{"host-gw", rtnl.ProtocolHostGW, rtnl.ProtocolVXLAN, 0}, {"vxlan", rtnl.ProtocolVXLAN, rtnl.ProtocolHostGW, 2}} {
-		c.netConf(backend.name)
+		c.netConf(backend.name, "10.244.0.0/16")
 		for _, n := range c.nodes {
 			_ = n.kill(syscall.SIGTERM)
 			n.start()
@@ -367,11 +367,12 @@ func wantCleanup(t *testing.T, n *testNode, before string) {
 	}
 }
 
-// stable drops what the kernel chooses anew for a new device: MACs, link-local addresses and their multicast routes.
+// stable drops what the kernel chooses anew for a new device: MACs, link-local addresses, learned neighbours.
 func stable(dump string) string {
 	var out strings.Builder
 	for line := range strings.Lines(dump) {
-		if strings.Contains(line, "fe80:") || strings.Contains(line, "sysctl") {
+		learned := strings.HasPrefix(line, "neigh ") && !strings.Contains(line, "permanent")
+		if learned || strings.Contains(line, "fe80:") {
 			continue
 		}
 		words := strings.Fields(line)

@@ -74,6 +74,7 @@ type Agent struct {
 	last      Desired // of the last pass that converged
 	converged bool
 	failures  int
+	restless  int // passes in a row that wrote though nothing else was wanted
 	notes     map[string]bool
 }
 
@@ -164,6 +165,9 @@ func (a *Agent) loop(ctx context.Context) {
 		if a.failures > 0 {
 			retry = backoff(a.failures, a.o.Resync)
 			gap = max(gap, min(retry, promptness))
+		}
+		if a.restless > 1 { // somebody undoes what we do: give way, but not more than a second
+			gap = max(gap, min(promptness, coalesce<<min(a.restless, 8)))
 		}
 		if again > 0 && (retry == 0 || again < retry) {
 			retry = again

@@ -308,6 +308,25 @@ func TestLoopFailingWritesDoNotSpin(t *testing.T) {
 	})
 }
 
+// Neither must someone who undoes each write at once.
+func TestLoopFightsSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t)
+		defer b.stop()
+		before := b.backend.applies
+		b.backend.apply = func() {
+			b.backend.result.Writes = 1
+			b.Notify()
+		}
+		b.Notify()
+		time.Sleep(time.Minute)
+		if n := b.backend.applies - before; n < 55 || n > 70 {
+			t.Errorf("%d passes in a minute, want about one a second", n)
+		}
+		b.backend.apply = nil
+	})
+}
+
 func TestLoopUplinkComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBench(t)

@@ -93,7 +93,9 @@ func (a *Agent) finish(d Desired, failed map[string]bool, writes []applied, note
 	m.peers.Set(float64(len(d.Peers)))
 	m.duration.Observe(took.Seconds())
 	healed := a.converged && a.failures == 0 && d.equal(a.last) && len(writes) > 0
-	if healed {
+	if a.restless++; !healed {
+		a.restless = 0
+	} else {
 		m.heals.Inc()
 	}
 	if len(writes) > 0 {
