@@ -226,6 +226,7 @@ func (o *oracle) compare(t *testing.T, p *PodAllocator) {
 	}
 }
 
+// FuzzPodAllocator compares with the oracle. Run it with -fuzzminimizetime 1x: shortening inputs of a synctest bubble eats all the time otherwise.
 func FuzzPodAllocator(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 0, 2, 4, 1, 0, 3})
 	f.Add([]byte{1, 0, 0, 0, 1, 128, 2, 0, 3, 0, 4, 128, 5, 0, 6, 0, 7, 4, 3, 128, 8, 6, 10, 4, 2, 0, 9})

@@ -244,6 +244,9 @@ func TestFaultAtEachCall(t *testing.T) {
 	points := 0
 	for _, sc := range scenarios {
 		for _, fault := range faults {
+			if testing.Short() && (fault.stays || fault.short) && fault.err != errCrash {
+				continue
+			}
 			t.Run(sc.name+"/"+fault.name, func(t *testing.T) {
 				for n := 0; ; n++ {
 					fired, op := runFault(t, sc, n, fault.err, fault.stays, fault.short)

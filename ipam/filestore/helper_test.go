@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/podnet/podnet/ipam"
 )
@@ -142,17 +141,6 @@ func stats(t testing.TB, s *Store) Stats {
 		t.Fatal(err)
 	}
 	return st
-}
-
-// eventually polls a real condition.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 type (
