@@ -77,7 +77,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("NonMasquerade %v is set without PodCIDRs or ClusterCIDRs: give the ranges of the pods too", c.NonMasquerade))
 		}
 		if c.Forward {
-			errs = append(errs, errors.New("Forward true is set without PodCIDRs or ClusterCIDRs: give the ranges of the pods too"))
+			errs = append(errs, fmt.Errorf("%s true is set without PodCIDRs or ClusterCIDRs: give the ranges of the pods too", "Forward"))
 		}
 	}
 	return errors.Join(errs...)

@@ -37,7 +37,7 @@
 //
 // # Cost
 //
-// Observing nftables takes one netlink socket, two requests and no process (0.2 ms beside 2.4 ms for one "nft list table", Linux 6.18, 2 cores, busy).
+// Observing nftables takes one netlink socket, two requests and no process (a tenth of the time of one "nft list table", measured on Linux 6.18).
 // Only writing runs nft: five times at a process's first write, then once per family. The iptables backend runs one iptables-save per
 // family to observe.
 //

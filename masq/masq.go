@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 )
 
@@ -59,7 +60,7 @@ func New(k Kernel, o Options) *Reconciler {
 	return &Reconciler{kernel: k, name: name, backend: o.Backend}
 }
 
-// Plan returns what Apply would do. It only reads.
+// Plan returns what Apply would do. It only reads. A family that cannot be read is an error, and the Plan holds the other's changes.
 func (r *Reconciler) Plan(ctx context.Context, want Config) (Plan, error) {
 	if err := want.Validate(); err != nil {
 		return nil, fmt.Errorf("masq config: %w", err)
@@ -71,42 +72,44 @@ func (r *Reconciler) Plan(ctx context.Context, want Config) (Plan, error) {
 			return nil, err
 		}
 	}
-	// Looking into iptables costs a process per family. So a Config for nftables does not look there; the zero Config cleans both.
-	owned := r.chains(NFTables)
-	if backend != NFTables {
-		owned = slices.Concat(r.chains(IPTables), owned)
+	var todo Plan
+	var errs []error
+	for _, f := range families() {
+		owned := r.chains(f, backend)
+		have, err := r.kernel.Observe(ctx, owned)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("masq: read rules: %w", err))
+			continue
+		}
+		todo = append(todo, plan(want, backend, owned, have)...)
 	}
-	have, err := r.kernel.Observe(ctx, owned)
-	if err != nil {
-		return nil, fmt.Errorf("masq: read rules: %w", err)
-	}
-	return plan(want, backend, owned, have), nil
+	return todo, errors.Join(errs...)
 }
 
 // Apply plans, writes, and returns what it did. A family that fails does not stop the other.
 func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 	todo, err := r.Plan(ctx, want)
-	if err != nil {
-		return nil, err
-	}
 	var done Plan
-	var errs []error
+	var failed []error
+	broken := map[Family]bool{}
 	for _, c := range todo {
-		switch {
-		case c.Verb == Delete && len(errs) > 0 && !want.zero():
-			continue // the new rules are not in place: the old ones of the other backend stay
-		case c.Verb == Delete:
+		if c.Verb == Delete && broken[c.Chain.Family] {
+			continue // the new rules are not in place: those of the other backend stay
+		}
+		var err error
+		if c.Verb == Delete {
 			err = r.kernel.Delete(ctx, c.Chain)
-		default:
+		} else {
 			err = r.kernel.Set(ctx, c.Ruleset)
+			broken[c.Chain.Family] = broken[c.Chain.Family] || err != nil
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("masq: %s: %w", c.Chain, err))
+			failed = append(failed, fmt.Errorf("masq: %s: %w", c.Chain, err))
 			continue
 		}
 		done = append(done, c)
 	}
-	return done, errors.Join(errs...)
+	return done, errors.Join(err, errors.Join(failed...))
 }
 
 // Watch calls notify once when it starts to listen, and then whenever somebody, this process included, changed the rules in nftables. It is a
@@ -139,6 +142,9 @@ func (r *Reconciler) choose(ctx context.Context) (Backend, error) {
 	if nft == nil {
 		return NFTables, nil
 	}
+	if errors.Is(nft, fs.ErrPermission) {
+		return 0, fmt.Errorf("masq: %w", nft) // iptables would say the same, less clearly
+	}
 	ipt := r.kernel.Probe(ctx, IPTables)
 	if ipt == nil {
 		return IPTables, nil
@@ -146,17 +152,14 @@ func (r *Reconciler) choose(ctx context.Context) (Backend, error) {
 	return 0, fmt.Errorf("masq: no packet filter to write rules with: %w; %w", nft, ipt)
 }
 
-// chains returns the chains that belong to this name.
-func (r *Reconciler) chains(b Backend) []Chain {
-	var out []Chain
-	for _, f := range families() {
-		if b == NFTables {
-			out = append(out, Chain{NFTables, f, DefaultName + r.name, "postrouting"})
-			continue
-		}
-		out = append(out, Chain{IPTables, f, "nat", "PODNET-MASQ" + r.name}, Chain{IPTables, f, "filter", "PODNET-FWD" + r.name})
+// chains returns the chains of this name that are looked at. Looking into iptables costs a process per family, so rules in nftables do
+// without: what an earlier iptables backend left behind there is cleaned by the zero Config.
+func (r *Reconciler) chains(f Family, b Backend) []Chain {
+	nft := Chain{NFTables, f, DefaultName + r.name, "postrouting"}
+	if b == NFTables {
+		return []Chain{nft}
 	}
-	return out
+	return []Chain{{IPTables, f, "nat", "PODNET-MASQ" + r.name}, {IPTables, f, "filter", "PODNET-FWD" + r.name}, nft}
 }
 
 func (c Config) zero() bool {

@@ -248,7 +248,7 @@ func TestFaults(t *testing.T) {
 				if !probed && !errors.Is(err, broken) {
 					t.Errorf("%s call %d: error %v, want %v", b, n, err, broken)
 				}
-				if calls > n+1 && !probed && len(done) != 1 {
+				if !probed && (b != masq.Auto || clean || n > 0) && len(done) != 1 {
 					t.Errorf("%s call %d: did %d changes, want that of the other family", b, n, len(done))
 				}
 				k.Fault(nil)

@@ -27,22 +27,27 @@ func (n *Netfilter) Observe(ctx context.Context, chains []Chain) (map[Chain]Obse
 		return nil, err
 	}
 	have := map[Chain]Observed{}
-	byTool := map[Chain][]Chain{} // by backend and family: the other fields are empty
-	for _, c := range chains {
-		tool := Chain{Backend: c.Backend, Family: c.Family}
-		byTool[tool] = append(byTool[tool], c)
-	}
 	err := n.in(func() error {
-		for tool, chains := range byTool {
-			observe := observeNFTables
-			if tool.Backend == IPTables {
-				observe = observeIPTables
+		for _, f := range families() {
+			for _, tool := range []struct {
+				backend Backend
+				observe func(context.Context, []Chain) (map[Chain]Observed, error)
+			}{{NFTables, observeNFTables}, {IPTables, observeIPTables}} {
+				var own []Chain
+				for _, c := range chains {
+					if c.Backend == tool.backend && c.Family == f {
+						own = append(own, c)
+					}
+				}
+				if len(own) == 0 {
+					continue
+				}
+				found, err := tool.observe(ctx, own)
+				if err != nil {
+					return fmt.Errorf("%s: %w", tool.backend, err)
+				}
+				maps.Copy(have, found)
 			}
-			found, err := observe(ctx, chains)
-			if err != nil {
-				return fmt.Errorf("%s %s: %w", tool.Backend, tool.Family, err)
-			}
-			maps.Copy(have, found)
 		}
 		return nil
 	})
