@@ -2,13 +2,29 @@ package veth_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
+	"github.com/podnet/podnet/bridge"
 	"github.com/podnet/podnet/rtnl"
 	"github.com/podnet/podnet/veth"
 )
+
+var (
+	gateways = prefixes("10.244.1.1/24", "fd00:1::1/64")
+	bridged  = bridge.Config{Name: "cni0", Gateways: gateways, MTU: 1450}
+)
+
+// config returns the usual link of the pod with host number i.
+func config(i int) veth.Config {
+	return veth.Config{
+		Bridge: "cni0", MTU: 1450,
+		Addrs:  prefixes(fmt.Sprintf("10.244.1.%d/24", i), fmt.Sprintf("fd00:1::%x/64", i)),
+		Routes: []rtnl.Route{via("0.0.0.0/0", "10.244.1.1"), via("::/0", "fd00:1::1")},
+	}
+}
 
 func prefixes(words ...string) (ps []netip.Prefix) {
 	for _, w := range words {

@@ -23,11 +23,6 @@ import (
 
 // The tests in this file send packets between network namespaces of the real kernel.
 
-var (
-	gateways = prefixes("10.244.1.1/24", "fd00:1::1/64")
-	bridged  = bridge.Config{Name: "cni0", Gateways: gateways, MTU: 1450}
-)
-
 // place is a network namespace with a connection to it.
 type place struct {
 	*rtnltest.Netns
@@ -45,15 +40,6 @@ func newNode(t testing.TB) place {
 		t.Fatal(err)
 	}
 	return node
-}
-
-// config returns the usual link of the pod with host number i.
-func config(i int) veth.Config {
-	return veth.Config{
-		Bridge: "cni0", MTU: 1450,
-		Addrs:  prefixes(fmt.Sprintf("10.244.1.%d/24", i), fmt.Sprintf("fd00:1::%x/64", i)),
-		Routes: []rtnl.Route{via("0.0.0.0/0", "10.244.1.1"), via("::/0", "fd00:1::1")},
-	}
 }
 
 func link(node, pod place, id string) *veth.Reconciler {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/podnet/podnet/rtnl"
 )
@@ -52,15 +53,15 @@ func plan(o Options, want Config, have snapshot) (Plan, error) {
 	if have.pod.Name != "" && !(exists && have.paired()) {
 		return Plan{}, fmt.Errorf("interface %s exists already in the pod (%s) and is not the other end; want a free name", o.Ifname, o.Netns)
 	}
-	settings, err := planSysctls(o, want, have)
-	if err != nil {
+	if err := checkIPv6(want, have.podSysctls); err != nil {
 		return Plan{}, err
 	}
+	onHost, inPod := planSettings(hostSysctls(o, want), have.hostSysctls), planSettings(podSysctls(o, want), have.podSysctls)
 	host, pod := o.ends(want)
 	var p Plan
 	if exists && have.paired() {
-		p.Host = setLink(host, have.host)
-		p.Pod = slices.Concat(settings, planAddrs(o, want, have.addrs), setLink(pod, have.pod), planRoutes(o, want, have.routes))
+		p.Host = slices.Concat(onHost, setLink(host, have.host))
+		p.Pod = slices.Concat(inPod, planAddrs(o, want, have.addrs), setLink(pod, have.pod), planRoutes(o, want, have.routes))
 		return p, nil
 	}
 	if exists { // a link to a namespace that the pod does not have any more
@@ -68,10 +69,10 @@ func plan(o Options, want Config, have snapshot) (Plan, error) {
 	}
 	born := host
 	born.Veth = rtnl.Veth{Peer: o.Ifname, PeerNetns: o.Netns, PeerMAC: pod.MAC}
-	p.Host = append(p.Host, rtnl.Change{Verb: rtnl.Add, Object: born})
+	p.Host = slices.Concat(p.Host, rtnl.Plan{{Verb: rtnl.Add, Object: born}}, onHost)
 	// Addresses come before up, so that the kernel announces them when the link goes up (arp_notify, ndisc_notify).
 	up := rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: o.Ifname, Up: rtnl.On}}
-	p.Pod = slices.Concat(settings, planAddrs(o, want, nil), rtnl.Plan{up}, planRoutes(o, want, nil))
+	p.Pod = slices.Concat(inPod, planAddrs(o, want, nil), rtnl.Plan{up}, planRoutes(o, want, nil))
 	return p, nil
 }
 
@@ -109,42 +110,60 @@ type setting struct {
 	inherited string
 }
 
-// sysctls returns the settings of the pod that want needs.
-func sysctls(o Options, want Config) []setting {
-	own := func(family, name, value string) setting {
-		return setting{rtnl.Sysctl{Name: "net/" + family + "/conf/" + o.Ifname + "/" + name, Value: value}, "net/" + family + "/conf/default/" + name}
+func own(family, ifname, name, value string) setting {
+	conf := "net/" + family + "/conf/"
+	return setting{rtnl.Sysctl{Name: conf + ifname + "/" + name, Value: value}, conf + "default/" + name}
+}
+
+// hostSysctls returns the settings of the host end. A bridge port takes no router advertisements.
+func hostSysctls(o Options, want Config) []setting {
+	if want.Bridge != "" {
+		return nil
 	}
+	return []setting{own("ipv6", o.hostName(), "accept_ra", "0")} // the pod could announce itself as a router
+}
+
+// podSysctls returns the settings of the pod.
+func podSysctls(o Options, want Config) []setting {
 	s := []setting{
-		own("ipv6", "accept_ra", "0"),  // another pod could announce itself as a router (CVE-2020-10749)
-		own("ipv4", "arp_notify", "1"), // neighbours learn who has a reused address now
+		own("ipv6", o.Ifname, "accept_ra", "0"),  // another pod could announce itself as a router (CVE-2020-10749)
+		own("ipv4", o.Ifname, "arp_notify", "1"), // neighbours learn who has a reused address now
 	}
 	if want.hasIPv6() {
-		lo := "net/ipv6/conf/lo/disable_ipv6"
-		s = append(s,
-			setting{rtnl.Sysctl{Name: lo, Value: "0"}, lo},
-			own("ipv6", "disable_ipv6", "0"),
-			own("ipv6", "ndisc_notify", "1"),
-			own("ipv6", "keep_addr_on_down", "1")) // as IPv4 addresses do
+		lo := own("ipv6", "lo", "disable_ipv6", "0")
+		lo.inherited = lo.Name
+		s = append(s, lo,
+			own("ipv6", o.Ifname, "disable_ipv6", "0"),
+			own("ipv6", o.Ifname, "ndisc_notify", "1"),
+			own("ipv6", o.Ifname, "keep_addr_on_down", "1")) // as IPv4 addresses do
 	}
 	return s
 }
 
-func planSysctls(o Options, want Config, have snapshot) (p rtnl.Plan, err error) {
-	if _, ipv6 := have.sysctls["net/ipv6/conf/"+o.Ifname+"/accept_ra"]; !ipv6 && want.hasIPv6() {
-		var faults []error
-		for i, a := range want.Addrs {
-			if a.Addr().Is6() {
-				faults = append(faults, fmt.Errorf("Addrs[%d] %s: this kernel has no IPv6 (no net/ipv6/conf); want IPv4 only", i, a))
-			}
+// checkIPv6 returns an error if there are IPv6 addresses and a kernel without IPv6.
+func checkIPv6(want Config, podSysctls map[string]string) error {
+	for name := range podSysctls {
+		if strings.HasPrefix(name, "net/ipv6/") {
+			return nil
 		}
-		return nil, errors.Join(faults...)
 	}
-	for _, s := range sysctls(o, want) {
-		if value, ok := have.sysctls[s.Name]; ok && value != s.Value {
+	var faults []error
+	for i, a := range want.Addrs {
+		if a.Addr().Is6() {
+			faults = append(faults, fmt.Errorf("Addrs[%d] %s: this kernel has no IPv6 (no net/ipv6/conf); want IPv4 only", i, a))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// planSettings plans those that differ. What the kernel does not have cannot differ.
+func planSettings(settings []setting, have map[string]string) (p rtnl.Plan) {
+	for _, s := range settings {
+		if value, ok := have[s.Name]; ok && value != s.Value {
 			p = append(p, rtnl.Change{Verb: rtnl.Set, Object: s.Sysctl})
 		}
 	}
-	return p, nil
+	return p
 }
 
 // planAddrs plans the missing addresses. Others on the link stay: chained plugins and the pod itself may add some, and nothing on an address tells whose it is.

@@ -91,17 +91,17 @@ func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 		}
 		unknown = unknown || announces(p)
 		err = r.write(ctx, p, &done)
+		if err == nil && unknown {
+			err = r.announce(ctx, want, &done)
+		}
 		raced := errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist)
 		if errors.Is(err, syscall.EHOSTUNREACH) {
 			// IPv6 has no route to a subnet before the kernel's work queue has seen the carrier, so it refuses a gateway in it. That is later than
 			// up on a busy machine: some of 100 ADDs at once met it on 6.18.
 			raced = await(ctx, func() (bool, error) {
 				pod, err := r.pod.Link(ctx, r.owner.Ifname)
-				return pod.Running, err
+				return pod.Running || pod.Up != rtnl.On, err
 			}) == nil
-		}
-		if err == nil && unknown {
-			err = r.announce(ctx, want, &done)
 		}
 		switch {
 		case err == nil:
@@ -200,7 +200,10 @@ func (r *Reconciler) reachable(ctx context.Context, want Config) (bool, error) {
 			continue
 		}
 		route, err := r.pod.RouteTo(ctx, a.Addr())
-		if err != nil || route.Table != tableLocal {
+		switch {
+		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+			return false, nil
+		case err != nil || route.Table != tableLocal:
 			return false, err
 		}
 	}
@@ -224,8 +227,9 @@ func (r *Reconciler) Check(ctx context.Context, want Config) error {
 type snapshot struct {
 	host, pod rtnl.Link // without a name: there is none
 	addrs     []rtnl.Addr
-	routes    []rtnl.Route      // of the tables that want names
-	sysctls   map[string]string // in the pod; those of "default", which it will inherit, for a link that is still to be made
+	routes    []rtnl.Route // of the tables that want names
+	// Settings by name; for a link that is still to be made those of "default", which it will inherit.
+	hostSysctls, podSysctls map[string]string
 }
 
 func (r *Reconciler) look(ctx context.Context, want Config) (have snapshot, err error) {
@@ -255,24 +259,12 @@ func (r *Reconciler) observe(ctx context.Context, want Config) (have snapshot, e
 			return have, err
 		}
 	}
-	have.sysctls = map[string]string{}
 	paired := have.paired()
-	for _, s := range sysctls(r.owner, want) {
-		from := s.Name
-		if !paired {
-			from = s.inherited
-		}
-		value, err := r.pod.Sysctl(ctx, from)
-		if errors.Is(err, fs.ErrNotExist) && from != s.inherited { // the link was removed since
-			value, err = r.pod.Sysctl(ctx, s.inherited)
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // a kernel without IPv6
-		case err != nil:
-			return have, err
-		default:
-			have.sysctls[s.Name] = value
-		}
+	if have.hostSysctls, err = readSettings(ctx, r.host, hostSysctls(r.owner, want), paired); err != nil {
+		return have, err
+	}
+	if have.podSysctls, err = readSettings(ctx, r.pod, podSysctls(r.owner, want), paired); err != nil {
+		return have, err
 	}
 	if !paired {
 		return have, nil
@@ -288,6 +280,29 @@ func (r *Reconciler) observe(ctx context.Context, want Config) (have snapshot, e
 		have.routes = append(have.routes, routes...)
 	}
 	return have, nil
+}
+
+// readSettings returns the values of settings, without those that the kernel does not have.
+func readSettings(ctx context.Context, k Kernel, settings []setting, exists bool) (map[string]string, error) {
+	values := make(map[string]string, len(settings))
+	for _, s := range settings {
+		from := s.Name
+		if !exists {
+			from = s.inherited
+		}
+		value, err := k.Sysctl(ctx, from)
+		if errors.Is(err, fs.ErrNotExist) && from != s.inherited { // the link was removed since
+			value, err = k.Sysctl(ctx, s.inherited)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // a kernel without IPv6
+		case err != nil:
+			return nil, err
+		default:
+			values[s.Name] = value
+		}
+	}
+	return values, nil
 }
 
 func linkOrNone(ctx context.Context, k Kernel, name string) (rtnl.Link, error) {
