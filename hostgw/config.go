@@ -17,6 +17,10 @@ type Config struct {
 	// Endpoints are this node's own addresses on Underlay, at most one per address family.
 	Endpoints []Endpoint
 
+	// ClusterCIDRs are the ranges that all pods are in. If there are any, a peer whose PodCIDR is not inside one is refused: else
+	// one bad node description could draw the node's other traffic, to Services or to the outside, to itself.
+	ClusterCIDRs []netip.Prefix
+
 	// Peers are the other nodes, one entry per node and address family.
 	Peers []Peer
 }
@@ -37,7 +41,9 @@ type Peer struct {
 // PeerError says what is wrong with one peer. The others are not affected. Errors of Validate, Plan and Apply may join many.
 type PeerError = peers.Error
 
-func (c Config) isZero() bool { return c.Underlay == "" && len(c.Endpoints) == 0 && len(c.Peers) == 0 }
+func (c Config) isZero() bool {
+	return c.Underlay == "" && len(c.Endpoints) == 0 && len(c.ClusterCIDRs) == 0 && len(c.Peers) == 0
+}
 
 // Validate reports every fault of c at once. Faults of the node's own part stop Plan and Apply before anything is touched; a faulty
 // Peer (a *PeerError) is only left out.
@@ -57,6 +63,9 @@ func (c Config) validateNode() error {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("hostgw: "+format, args...)) }
 	if err := peers.CheckDevice(c.Underlay); err != nil {
 		fault("Underlay %w", err)
+	}
+	for _, err := range peers.CheckClusterCIDRs(c.ClusterCIDRs) {
+		fault("%w", err)
 	}
 	if len(c.Endpoints) == 0 && len(c.Peers) > 0 {
 		fault("Endpoints: none; want one per address family of Peers")
@@ -80,7 +89,7 @@ func (e Endpoint) validate() (faults []error) { return peers.CheckEndpoint(e.Loc
 
 // acceptPeers returns the peers that can be programmed, by family in the order of their names, and what is wrong with the others.
 func (c Config) acceptPeers() (map[rtnl.Family][]Peer, []error) {
-	claims := peers.NewClaims(len(c.Peers))
+	claims := peers.NewClaims(len(c.Peers), c.ClusterCIDRs)
 	for _, e := range c.Endpoints {
 		claims.Own(e.Local, e.PodCIDR)
 	}

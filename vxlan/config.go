@@ -45,6 +45,10 @@ type Config struct {
 	// Endpoints are this node's own ends of the tunnel, at most one per address family.
 	Endpoints []Endpoint
 
+	// ClusterCIDRs are the ranges that all pods are in. If there are any, a peer whose PodCIDR is not inside one is refused: else
+	// one bad node description could draw the node's other traffic, to Services or to the outside, to itself.
+	ClusterCIDRs []netip.Prefix
+
 	// Peers are the other nodes, one entry per node and address family.
 	Peers []Peer
 }
@@ -104,7 +108,7 @@ func MACFor(node, device string) rtnl.MAC {
 
 func (c Config) isZero() bool {
 	return c.VNI == 0 && c.Port == 0 && c.Underlay == "" && !c.DirectRouting && c.TxChecksum == rtnl.Unset &&
-		len(c.Endpoints) == 0 && len(c.Peers) == 0
+		len(c.Endpoints) == 0 && len(c.ClusterCIDRs) == 0 && len(c.Peers) == 0
 }
 
 // withDefaults fills in what zero fields stand for.
@@ -160,6 +164,9 @@ func (c Config) validateNode() error {
 	}
 	if c.TxChecksum > rtnl.Off {
 		fault("TxChecksum %d: want Unset, On or Off", c.TxChecksum)
+	}
+	for _, err := range peers.CheckClusterCIDRs(c.ClusterCIDRs) {
+		fault("%w", err)
 	}
 	if len(c.Endpoints) == 0 && len(c.Peers) > 0 {
 		fault("Endpoints: none; want one per address family of Peers")
@@ -217,7 +224,7 @@ func checkMAC(m rtnl.MAC) error {
 // acceptPeers returns the peers that can be programmed, by family in the order of their names, and what is wrong with the others.
 // Of two that claim the same thing the first by name has it, whatever the order they are given in: no route ever flaps between them.
 func (c Config) acceptPeers() (map[rtnl.Family][]Peer, []error) {
-	claims := peers.NewClaims(len(c.Peers))
+	claims := peers.NewClaims(len(c.Peers), c.ClusterCIDRs)
 	macs := make(map[macKey]string, len(c.Peers))
 	for _, e := range c.Endpoints {
 		claims.Own(e.Local, e.PodCIDR)

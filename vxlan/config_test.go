@@ -51,6 +51,12 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Peers[0].MAC = rtnl.MAC{} }, []string{`peer "n2": MAC "": want a unicast address other than zero`}},
 		{func(c *Config) { c.Peers[2].MAC = c.Peers[0].MAC }, []string{`peer "n3": MAC ` + macOf(2, 4).String() + `: is that of peer "n2"`}},
 		{func(c *Config) { c.Peers[2].PodCIDR = c.Peers[0].PodCIDR }, []string{`peer "n3": PodCIDR 10.244.2.0/24: overlaps 10.244.2.0/24 of peer "n2"`}},
+		{func(c *Config) { c.ClusterCIDRs = []netip.Prefix{prefix("10.244.0.0/15")}; c.Peers = nil }, nil},
+		{func(c *Config) { c.ClusterCIDRs = []netip.Prefix{prefix("10.244.0.1/16")}; c.Peers = nil }, []string{"vxlan: ClusterCIDRs[0] 10.244.0.1/16: has host bits; want 10.244.0.0/16"}},
+		{
+			func(c *Config) { c.ClusterCIDRs = []netip.Prefix{prefix("10.244.0.0/23"), prefix("fd00::/8")} },
+			[]string{`peer "n2": PodCIDR 10.244.2.0/24: want a part of the cluster's pod ranges [10.244.0.0/23 fd00::/8]`, `peer "n3": PodCIDR 10.244.3.0/24: want a part`},
+		},
 		{
 			func(c *Config) { c.VNI = 1 << 25; c.Endpoints[0].MTU = 1; c.Peers[0].Addr = addr("0.0.0.0") },
 			[]string{"vxlan: VNI 33554432", "vxlan: Endpoints[0].MTU 1", `peer "n2": Addr 0.0.0.0: want a unicast address`},
@@ -64,7 +70,11 @@ func TestValidate(t *testing.T) {
 				t.Errorf("got %v\nwant it to say %q", err, want)
 			}
 		}
-		if n := strings.Count(fmt.Sprint(err), "\n") + 1; n != len(c.want) {
+		n := 0
+		if err != nil {
+			n = strings.Count(err.Error(), "\n") + 1
+		}
+		if n != len(c.want) {
 			t.Errorf("%d faults reported, want %d: %v", n, len(c.want), err)
 		}
 	}

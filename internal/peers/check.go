@@ -53,16 +53,26 @@ func CheckDevice(name string) error {
 // CheckEndpoint returns every fault of this node's own address and pod range, each beginning with the field's name.
 func CheckEndpoint(local netip.Addr, podCIDR netip.Prefix) (faults []error) {
 	if err := CheckAddr(local); err != nil {
-		faults = append(faults, fmt.Errorf("Local %w", err))
+		faults = append(faults, fault("Local", "%w", err))
 	}
 	switch err := CheckPodCIDR(podCIDR); {
 	case err != nil:
-		faults = append(faults, fmt.Errorf("PodCIDR %w", err))
+		faults = append(faults, fault("PodCIDR", "%w", err))
 	case !local.IsValid():
 	case podCIDR.Addr().Is4() != local.Is4():
-		faults = append(faults, fmt.Errorf("PodCIDR %s: want the address family of Local %s", podCIDR, local))
+		faults = append(faults, fault("PodCIDR", "%s: want the address family of Local %s", podCIDR, local))
 	case podCIDR.Contains(local):
-		faults = append(faults, fmt.Errorf("PodCIDR %s: holds Local %s; want pods and nodes in different ranges", podCIDR, local))
+		faults = append(faults, fault("PodCIDR", "%s: holds Local %s; want pods and nodes in different ranges", podCIDR, local))
+	}
+	return faults
+}
+
+// CheckClusterCIDRs returns every fault of the cluster's pod ranges, each beginning with the field's name.
+func CheckClusterCIDRs(ranges []netip.Prefix) (faults []error) {
+	for i, p := range ranges {
+		if err := CheckPodCIDR(p); err != nil {
+			faults = append(faults, fault(fmt.Sprintf("ClusterCIDRs[%d]", i), "%w", err))
+		}
 	}
 	return faults
 }

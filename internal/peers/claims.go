@@ -34,6 +34,7 @@ func SortedBy[P any](peers []P, key func(P) (string, netip.Prefix)) []P {
 // route would draw the tunnel's own packets into the tunnel.
 type Claims struct {
 	families [2]bool // IPv4, IPv6: this node has an end there
+	cluster  []netip.Prefix
 	pods     prefixSet
 	nodes    prefixSet
 }
@@ -49,8 +50,16 @@ func Owner(name string) string {
 	return "peer " + strconv.Quote(name)
 }
 
-// NewClaims returns empty Claims, with room for the claims of n peers.
-func NewClaims(n int) *Claims { return &Claims{pods: prefixSet{hint: n}, nodes: prefixSet{hint: n}} }
+// NewClaims returns empty Claims, with room for the claims of n peers. If there are cluster pod ranges, no peer's may lie outside of them.
+func NewClaims(n int, cluster []netip.Prefix) *Claims {
+	return &Claims{cluster: cluster, pods: prefixSet{hint: n}, nodes: prefixSet{hint: n}}
+}
+
+func (c *Claims) inCluster(p netip.Prefix) bool {
+	return len(c.cluster) == 0 || slices.ContainsFunc(c.cluster, func(all netip.Prefix) bool {
+		return all.Bits() <= p.Bits() && all.Contains(p.Addr())
+	})
+}
 
 // Own enters this node's own address and pod range. What is faulty is left out: it has been reported, and says nothing about peers.
 func (c *Claims) Own(addr netip.Addr, podCIDR netip.Prefix) {
@@ -69,36 +78,44 @@ func (c *Claims) Own(addr netip.Addr, podCIDR netip.Prefix) {
 // Accept enters a peer, or returns why it cannot be one.
 func (c *Claims) Accept(name string, podCIDR netip.Prefix, addr netip.Addr) error {
 	if err := CheckPodCIDR(podCIDR); err != nil {
-		return fmt.Errorf("PodCIDR %w", err)
+		return fault("PodCIDR", "%w", err)
 	}
 	if err := CheckAddr(addr); err != nil {
-		return fmt.Errorf("Addr %w", err)
+		return fault("Addr", "%w", err)
 	}
 	if podCIDR.Addr().Is4() != addr.Is4() {
-		return fmt.Errorf("PodCIDR %s: want the address family of Addr %s", podCIDR, addr)
+		return fault("PodCIDR", "%s: want the address family of Addr %s", podCIDR, addr)
 	}
 	if !c.families[familyIndex(addr)] {
-		return fmt.Errorf("Addr %s: this node has no endpoint of that address family", addr)
+		return fault("Addr", "%s: this node has no endpoint of that address family", addr)
+	}
+	if !c.inCluster(podCIDR) {
+		return fault("PodCIDR", "%s: want a part of the cluster's pod ranges %v", podCIDR, c.cluster)
 	}
 	host := netip.PrefixFrom(addr, addr.BitLen())
 	if podCIDR.Contains(addr) {
-		return fmt.Errorf("PodCIDR %s: holds Addr %s of the same peer", podCIDR, addr)
+		return fault("PodCIDR", "%s: holds Addr %s of the same peer", podCIDR, addr)
 	}
 	if other, owner, ok := c.pods.overlap(podCIDR); ok {
-		return fmt.Errorf("PodCIDR %s: overlaps %s of %s", podCIDR, other, Owner(owner))
+		return fault("PodCIDR", "%s: overlaps %s of %s", podCIDR, other, Owner(owner))
 	}
 	if other, owner, ok := c.nodes.overlap(podCIDR); ok {
-		return fmt.Errorf("PodCIDR %s: holds the address %s of %s", podCIDR, other.Addr(), Owner(owner))
+		return fault("PodCIDR", "%s: holds the address %s of %s", podCIDR, other.Addr(), Owner(owner))
 	}
 	if _, owner, ok := c.nodes.overlap(host); ok {
-		return fmt.Errorf("Addr %s: is that of %s", addr, Owner(owner))
+		return fault("Addr", "%s: is that of %s", addr, Owner(owner))
 	}
 	if other, owner, ok := c.pods.overlap(host); ok {
-		return fmt.Errorf("Addr %s: is inside PodCIDR %s of %s", addr, other, Owner(owner))
+		return fault("Addr", "%s: is inside PodCIDR %s of %s", addr, other, Owner(owner))
 	}
 	c.pods.insert(podCIDR, name)
 	c.nodes.insert(host, name)
 	return nil
+}
+
+// fault is an error that begins with the name of a field.
+func fault(field, format string, args ...any) error {
+	return fmt.Errorf("%s "+format, append([]any{field}, args...)...)
 }
 
 func familyIndex(a netip.Addr) int {

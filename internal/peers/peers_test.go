@@ -75,7 +75,7 @@ func TestCheckDevice(t *testing.T) {
 
 // TestClaims hears peers in the order of their names; each may only claim what nobody has.
 func TestClaims(t *testing.T) {
-	c := NewClaims(12)
+	c := NewClaims(12, []netip.Prefix{prefix("10.244.0.0/16"), prefix("192.168.0.0/16"), prefix("fd00::/8")})
 	c.Own(addr("192.168.1.1"), prefix("10.244.0.0/24"))
 	for _, step := range []struct{ name, cidr, addr, want string }{
 		{"a", "10.244.1.0/24", "192.168.1.2", ""},
@@ -89,7 +89,9 @@ func TestClaims(t *testing.T) {
 		{"i", "10.244.3.0/24", "10.244.1.9", `Addr 10.244.1.9: is inside PodCIDR 10.244.1.0/24 of peer "a"`},
 		{"j", "10.244.3.0/24", "fd00::1", `PodCIDR 10.244.3.0/24: want the address family of Addr fd00::1`},
 		{"k", "fd00:1::/64", "fd00::1", `Addr fd00::1: this node has no endpoint of that address family`},
-		{"l", "10.244.3.0/24", "192.168.1.3", ""},
+		{"l", "10.245.3.0/24", "192.168.1.3", `PodCIDR 10.245.3.0/24: want a part of the cluster's pod ranges [10.244.0.0/16 192.168.0.0/16 fd00::/8]`},
+		{"m", "10.244.0.0/15", "192.168.1.3", `PodCIDR 10.244.0.0/15: want a part of the cluster's pod ranges [10.244.0.0/16 192.168.0.0/16 fd00::/8]`},
+		{"z", "10.244.3.0/24", "192.168.1.3", ""},
 	} {
 		err := c.Accept(step.name, prefix(step.cidr), addr(step.addr))
 		if got := fmt.Sprint(err); err == nil && step.want != "" || err != nil && got != step.want {
