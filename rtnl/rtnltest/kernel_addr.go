@@ -166,8 +166,11 @@ func (n *FakeNetns) deleteAddr(a rtnl.Addr) *refusal {
 	if i < 0 {
 		return absent(syscall.EADDRNOTAVAIL)
 	}
-	if a.Prefix.Addr().Is6() {
+	if ip := a.Prefix.Addr(); ip.Is6() {
 		d.dropAddr(i)
+		if !n.hasIPv6(ip) {
+			n.forgetSource(ip)
+		}
 		return nil
 	}
 	d.deleteIPv4(i)
@@ -220,9 +223,6 @@ func (d *device) dropAddr(i int) {
 	d.emit("addr", true)
 	d.disconnect(a)
 	if a.ip().Is6() {
-		if !n.hasIPv6(a.ip()) {
-			n.forgetSource(a.ip())
-		}
 		return
 	}
 	if len(n.local[a.ip()]) == 0 {

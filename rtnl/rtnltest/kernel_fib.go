@@ -13,6 +13,7 @@ type route struct {
 	rtnl.Route
 	dev       *device  // nil: blackhole, unreachable, or by a nexthop object
 	nh        *nexthop // nil: none
+	own       bool     // IPv4: the gateway is an address of ours
 	connected bool     // made by the kernel for an address
 }
 
@@ -24,12 +25,21 @@ func (r *route) out() *device {
 	return r.dev
 }
 
-// via returns the gateway; invalid if the destination is on the link.
+// via returns the gateway; invalid if the destination is on the link. A gateway that was an address of ours when the route was made means
+// the same (6.18).
 func (r *route) via() netip.Addr {
-	if r.nh != nil {
+	switch {
+	case r.nh != nil && r.nh.own, r.own:
+		return netip.Addr{}
+	case r.nh != nil:
 		return r.nh.Gateway
 	}
 	return r.Gateway
+}
+
+// leadsTo reports whether the kernel has the route on that device: IPv6 routes that discard are on lo.
+func (r *route) leadsTo(d *device) bool {
+	return r.out() == d || d.Name == "lo" && r.Type != rtnl.Unicast && r.Dst.Addr().Is6()
 }
 
 type fibKey struct {
@@ -152,10 +162,10 @@ func (d *device) flushIPv4Routes(all bool) {
 }
 
 func (d *device) flushIPv6Routes() {
-	if d.routes == 0 {
+	if d.routes == 0 && d.Name != "lo" {
 		return
 	}
-	d.ns.removeRoutes(true, func(r *route) bool { return r.dev == d && r.Dst.Addr().Is6() })
+	d.ns.removeRoutes(true, func(r *route) bool { return r.nh == nil && r.Dst.Addr().Is6() && r.leadsTo(d) })
 }
 
 // dropSource removes the IPv4 routes whose preferred source is no longer ours.
@@ -165,19 +175,21 @@ func (n *FakeNetns) dropSource(ip netip.Addr) {
 	}
 }
 
-// forgetSource clears the preferred source of IPv6 routes that is no longer ours; the routes stay (6.18).
+// forgetSource clears the preferred source of IPv6 routes that is no longer ours; the routes stay. Not so if they use a nexthop object, or
+// if the address went with its device (6.18).
 func (n *FakeNetns) forgetSource(ip netip.Addr) {
 	if n.fib.sources[ip] == 0 {
 		return
 	}
 	for _, list := range n.fib.routes {
 		for _, r := range list {
-			if r.Src == ip {
+			if r.Src == ip && r.nh == nil {
+				n.countRoute(r, -1)
 				r.Src = netip.Addr{}
+				n.countRoute(r, 1)
 			}
 		}
 	}
-	delete(n.fib.sources, ip)
 }
 
 func compareRoutes(a, b *route) int {
@@ -212,7 +224,7 @@ func (n *FakeNetns) selectRoutes(f rtnl.RouteFilter) ([]rtnl.Route, *refusal) {
 			continue
 		}
 		for _, r := range list {
-			if (f.Protocol == 0 || f.Protocol == r.Protocol) && (link == nil || link == r.out()) {
+			if (f.Protocol == 0 || f.Protocol == r.Protocol) && (link == nil || r.leadsTo(link)) {
 				found = append(found, r)
 			}
 		}

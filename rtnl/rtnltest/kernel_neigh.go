@@ -21,7 +21,7 @@ func (n *FakeNetns) putNeigh(e rtnl.Neigh, replace bool) *refusal {
 		return refuse(syscall.EINVAL, "")
 	case e.IP.IsMulticast():
 		return unmodelled("multicast neighbours")
-	case e.IP.Is6() && (d.MTU < minIPv6MTU):
+	case e.IP.Is6() && (d.MTU < minIPv6MTU || d.disabledIPv6()):
 		return refuse(syscall.EINVAL, "")
 	case exists && !replace:
 		return refuse(syscall.EEXIST, "")

@@ -10,6 +10,7 @@ import (
 type nexthop struct {
 	rtnl.Nexthop
 	dev   *device
+	own   bool // IPv4: the gateway is an address of ours
 	users map[*route]struct{}
 }
 
@@ -21,7 +22,7 @@ func (n *FakeNetns) addNexthop(o rtnl.Nexthop) *refusal {
 	case n.nexthops[o.ID] != nil:
 		return refuse(syscall.EEXIST, "")
 	}
-	nh := &nexthop{Nexthop: o, dev: dev, users: make(map[*route]struct{})}
+	nh := &nexthop{Nexthop: o, dev: dev, own: n.isOwn(o.Gateway), users: make(map[*route]struct{})}
 	n.nexthops[o.ID] = nh
 	n.emitNexthop(nh, false)
 	return nil
@@ -41,7 +42,7 @@ func (n *FakeNetns) replaceNexthop(o rtnl.Nexthop) *refusal {
 			return refuse(syscall.EINVAL, "IPv6 routes can not use an IPv4 nexthop")
 		}
 	}
-	nh.Nexthop, nh.dev = o, dev
+	nh.Nexthop, nh.dev, nh.own = o, dev, n.isOwn(o.Gateway)
 	n.emitNexthop(nh, false)
 	return nil
 }

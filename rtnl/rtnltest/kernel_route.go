@@ -80,6 +80,7 @@ func (n *FakeNetns) newRoute(o rtnl.Route) (*route, *refusal) {
 	case v6:
 		r.dev, no = n.checkNextHop6(r.dev, r.Gateway, r.Onlink)
 	default:
+		r.own = n.isOwn(r.Gateway)
 		r.dev, no = n.checkNextHop4(r.dev, r.Gateway, r.Onlink, r.Scope)
 	}
 	if no != nil {
@@ -159,6 +160,9 @@ func (n *FakeNetns) checkNextHop4(dev *device, gw netip.Addr, onlink bool, scope
 	return m.dev, nil
 }
 
+// isOwn reports whether an IPv4 gateway is an address of ours: the kernel then takes the destination to be on the link.
+func (n *FakeNetns) isOwn(gw netip.Addr) bool { return gw.Is4() && n.isLocal4(gw) }
+
 // checkNextHop6 is fib6_nh_init and ip6_validate_gw.
 func (n *FakeNetns) checkNextHop6(dev *device, gw netip.Addr, onlink bool) (*device, *refusal) {
 	switch {
@@ -207,7 +211,10 @@ func (n *FakeNetns) checkGateway6(dev *device, gw netip.Addr, onlink bool) (*dev
 		}
 	default:
 		r := n.longestMatch(gw, dev, rtnl.ScopeUniverse)
-		if r == nil || r.Type != rtnl.Unicast || r.via().IsValid() {
+		switch {
+		case dev == nil && n.hasIPv6(gw):
+			return nil, local
+		case r == nil || r.Type != rtnl.Unicast || r.via().IsValid():
 			return nil, refuse(syscall.EHOSTUNREACH, "")
 		}
 		dev = r.out()
