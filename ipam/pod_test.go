@@ -393,3 +393,43 @@ func TestConcurrent(t *testing.T) {
 		t.Errorf("with an ended context: %v", err)
 	}
 }
+
+// TestRoundAcrossAllocators: the place in the round is where the last allocation was that was not static, whoever made it.
+func TestRoundAcrossAllocators(t *testing.T) {
+	store, cfg := NewMemoryStore(), sets("10.0.0.0/28")
+	p := mustPods(t, store, cfg)
+	for _, id := range []string{"a", "b", "c"} {
+		give(t, p, id) // .2 .3 .4
+	}
+	give(t, mustPods(t, store, cfg), "d") // .5
+	free(t, mustPods(t, store, cfg), "d")
+	if got := give(t, mustPods(t, store, cfg), "e"); got != "10.0.0.6/28 via 10.0.0.1" {
+		t.Errorf("after .5: %s", got)
+	}
+	give(t, mustPods(t, store, cfg), "f", "10.0.0.11")
+	if got := give(t, mustPods(t, store, cfg), "g"); got != "10.0.0.7/28 via 10.0.0.1" {
+		t.Errorf("after .6 and a static .11: %s", got)
+	}
+}
+
+// TestClockSetBack: releases that seem to be far in the future do not rest until then.
+func TestClockSetBack(t *testing.T) {
+	for _, test := range []struct {
+		ahead time.Duration
+		want  uint64 // resting
+	}{{time.Second, 1}, {time.Hour, 0}} {
+		store := NewMemoryStore()
+		err := store.Update(bg, func(tx Tx) error {
+			_, err := tx.Put(-1, Record{Owner: owner("a"), Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/29")}, Released: time.Now().Add(test.ahead)})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := sets("10.0.0.0/29")
+		cfg.ReuseDelay = time.Minute
+		if st, err := mustPods(t, store, cfg).Stats(bg); err != nil || st.RangeSets[0].Resting != test.want {
+			t.Errorf("%v ahead: %+v, %v", test.ahead, st, err)
+		}
+	}
+}

@@ -441,3 +441,28 @@ func TestOneSync(t *testing.T) {
 		t.Errorf("lookup: %v", ops.calls)
 	}
 }
+
+// TestFullDiskAfterFailedSync: a full disk is no reason to trust a file whose sync has failed.
+func TestFullDiskAfterFailedSync(t *testing.T) {
+	for _, test := range []struct {
+		state uint64
+		works bool
+	}{{stateWriting, true}, {stateFailed, false}} {
+		dir := stateDir(t)
+		threeLeases(t, dir)
+		ops := newFaulty(t)
+		s, err := open(dir, Options{}, ops)
+		must(t, err)
+		t.Cleanup(func() { s.Close() })
+		must(t, s.Update(bg, func(ipam.Tx) error { return s.publish(s.shared.version+1, test.state) }))
+		ops.fail = func(op string) error {
+			if op == "open "+newName {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		if err := mustAllocator(t, s, podConfig).Release(bg, ownerN(1)); (err == nil) != test.works || err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("state %d: %v", test.state, err)
+		}
+	}
+}
