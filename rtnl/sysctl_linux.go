@@ -3,57 +3,91 @@ package rtnl
 import (
 	"context"
 	"errors"
-	"io"
-	"os"
 	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
+const sysctlDir = "/proc/sys/"
+
 // Sysctl reads a setting, without the final newline. See Sysctl for the form of its name.
 func (c *Conn) Sysctl(ctx context.Context, name string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	var value []byte
-	var err error
-	if name != osRelease {
-		err = checkSysctl(name)
-	}
+	var value string
+	err := checkSysctl(name)
 	if err == nil {
 		err = c.inNetns(func() (err error) {
-			value, err = os.ReadFile("/proc/sys/" + name)
+			value, err = readSysctl(name)
 			return err
 		})
 	}
 	if err != nil {
 		return "", sysctlError("sysctl get", name, err)
 	}
-	return strings.TrimSuffix(string(value), "\n"), nil
+	return strings.TrimSuffix(value, "\n"), nil
 }
 
-func (c *Conn) setSysctl(s Sysctl) error {
-	if err := checkSysctl(s.Name); err != nil {
-		return sysctlError("sysctl set", s.String(), err)
+// readSysctl and writeSysctl do without package os: it would have the runtime poll the file.
+func readSysctl(name string) (string, error) {
+	fd, err := unix.Open(sysctlDir+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
 	}
-	err := c.inNetns(func() error {
-		f, err := os.OpenFile("/proc/sys/"+s.Name, os.O_WRONLY|os.O_TRUNC, 0)
+	defer unix.Close(fd)
+	var value []byte
+	part := make([]byte, 4096)
+	for {
+		n, err := unix.Read(fd, part)
 		if err != nil {
-			return err
+			return "", err
 		}
-		defer f.Close() // procfs acts in write; close reports nothing
-		_, err = io.WriteString(f, s.Value)
+		if n == 0 {
+			return string(value), nil
+		}
+		value = append(value, part[:n]...)
+	}
+}
+
+func writeSysctl(s Sysctl) error {
+	fd, err := unix.Open(sysctlDir+s.Name, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_TRUNC, 0)
+	if err != nil {
 		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(s.Value))
+	return err
+}
+
+// setSysctls writes the gathered settings during one visit to the namespace: a visit costs more than a write.
+func (w *writer) setSysctls() {
+	if len(w.settings) == 0 {
+		return
+	}
+	w.flush()
+	settings := w.settings
+	w.settings = nil
+	err := w.conn.inNetns(func() error {
+		for _, i := range settings {
+			s := w.plan[i].Object.(Sysctl)
+			err := checkSysctl(s.Name)
+			if err == nil {
+				err = writeSysctl(s)
+			}
+			if err != nil {
+				w.fail(i, sysctlError("sysctl set", s.Name+"="+s.Value, err))
+			}
+		}
+		return nil
 	})
 	if err != nil {
-		return sysctlError("sysctl set", s.String(), err)
+		for _, i := range settings {
+			w.fail(i, err)
+		}
 	}
-	return nil
 }
-
-// osRelease is the kernel's release: no setting, but vxlan's default depends on it, and so it can be read through the same seam.
-const osRelease = "kernel/osrelease"
 
 // checkSysctl allows settings of the network namespace only.
 func checkSysctl(name string) error {
