@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// usualLeases is room made at once: a process that lives for one allocation reads about this many.
-const usualLeases = 256
+// usualLeases is room made at once: a process that lives for one allocation spends more on growing than on the room.
+const usualLeases = 1024
 
 // maxResting bounds how many released records are kept for their release times alone.
 const maxResting = 1 << 16
