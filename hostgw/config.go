@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/podnet/podnet/internal/check"
 	"github.com/podnet/podnet/internal/peers"
 	"github.com/podnet/podnet/rtnl"
 )
@@ -61,7 +62,7 @@ func (c Config) validateNode() error {
 	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf("hostgw: "+format, args...)) }
-	if err := peers.CheckDevice(c.Underlay); err != nil {
+	if err := check.Device(c.Underlay); err != nil {
 		fault("Underlay %w", err)
 	}
 	for _, err := range peers.CheckClusterCIDRs(c.ClusterCIDRs) {

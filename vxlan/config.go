@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/podnet/podnet/internal/check"
 	"github.com/podnet/podnet/internal/peers"
 	"github.com/podnet/podnet/rtnl"
 )
@@ -159,7 +160,7 @@ func (c Config) validateNode() error {
 	if c.VNI > maxVNI {
 		fault("VNI %d: want 1 to %d", c.VNI, maxVNI)
 	}
-	if err := peers.CheckDevice(c.Underlay); err != nil {
+	if err := check.Device(c.Underlay); err != nil {
 		fault("Underlay %w", err)
 	}
 	if c.TxChecksum > rtnl.Off {
@@ -208,7 +209,7 @@ func (e Endpoint) validate() (faults []error) {
 	if e.MTU != 0 && (e.MTU < least || e.MTU > maxMTU) {
 		fault("MTU %d: want 0 (from the underlay), or %d to %d", e.MTU, least, maxMTU)
 	}
-	if err := peers.CheckDevice(e.Device); err != nil {
+	if err := check.Device(e.Device); err != nil {
 		fault("Device %w", err)
 	}
 	return faults

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 )
 
 // CheckPodCIDR returns why p cannot be a node's pod range, beginning with its value.
@@ -35,17 +34,6 @@ func CheckAddr(a netip.Addr) error {
 		return fmt.Errorf("%s: want an address without a zone", a)
 	case a.IsLoopback(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.IsUnspecified(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Errorf("%s: want a unicast address, not loopback, link-local, multicast, broadcast or unspecified", a)
-	}
-	return nil
-}
-
-// CheckDevice returns why name cannot name a network device (dev_valid_name in the kernel), beginning with its value. The kernel would put a
-// number for "%d"; no '%' at all is allowed.
-func CheckDevice(name string) error {
-	if name == "" || len(name) > 15 || name == "." || name == ".." || strings.ContainsFunc(name, func(r rune) bool {
-		return r <= ' ' || r == 0x7f || r == '/' || r == ':' || r == '%'
-	}) {
-		return fmt.Errorf("%q: want a device name of 1 to 15 bytes without space, '/', ':', '%%' or control bytes", name)
 	}
 	return nil
 }

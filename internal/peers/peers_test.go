@@ -60,19 +60,6 @@ func TestCheckAddr(t *testing.T) {
 	}
 }
 
-func TestCheckDevice(t *testing.T) {
-	for _, good := range []string{"eth0", "podnet.1", "flannel-v6.1", "bond0.4094", "123456789012345"} {
-		if err := CheckDevice(good); err != nil {
-			t.Errorf("%s: %v", good, err)
-		}
-	}
-	for _, bad := range []string{"", ".", "..", "a/b", "veth%d", "a b", "a\nb", "a\x7f", "a:1", "1234567890123456"} {
-		if err := CheckDevice(bad); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", bad)) {
-			t.Errorf("%q: got %v, want an error with the value", bad, err)
-		}
-	}
-}
-
 // TestClaims hears peers in the order of their names; each may only claim what nobody has.
 func TestClaims(t *testing.T) {
 	c := NewClaims(12, []netip.Prefix{prefix("10.244.0.0/16"), prefix("192.168.0.0/16"), prefix("fd00::/8")})
