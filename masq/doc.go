@@ -29,15 +29,16 @@
 //
 // # Failure
 //
-// A rule that is missing, doubled, moved or edited makes [Reconciler.Plan] non-empty and is repaired by Apply. A table is replaced in one
+// A rule that is missing, doubled, moved or replaced makes [Reconciler.Plan] non-empty and is repaired by Apply. A table is replaced in one
 // nftables transaction (a chain in one iptables-restore), so no packet meets half a set, and a refused write changes nothing. A
-// family that fails does not stop the other. [Reconciler.Watch] tells of a flush at once with nftables; iptables has to be polled.
+// family that fails does not stop the other. Not noticed is only who changes a rule and keeps its comment. [Reconciler.Watch] tells of a flush at once with nftables; iptables has to be polled.
 // Changing from one backend to the other: Apply with iptables removes the nftables tables; Apply with nftables does not look into
-// iptables, because looking costs a process; Apply of the zero Config removes both. Until then the leftover gives the same verdicts.
+// iptables, because looking costs a process; Apply of the zero Config removes both. Until then the leftover
+// acts on the Config that it was made from.
 //
 // # Cost
 //
-// Observing nftables takes one netlink socket, two requests and no process (a tenth of the time of one "nft list table", measured on Linux 6.18).
+// Observing nftables takes one netlink socket and one request per family, and no process (a tenth of the time of one "nft list table", measured on Linux 6.18).
 // Only writing runs nft: five times at a process's first write, then once per family. The iptables backend runs one iptables-save per
 // family to observe.
 //
