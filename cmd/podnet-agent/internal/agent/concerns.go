@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"strings"
 
@@ -214,34 +215,44 @@ func (p Parts) masquerade(ctx context.Context, d Desired) Result {
 // sysctls turns forwarding on. A node with forwarding ignores router advertisements unless accept_ra is 2, so an uplink that has its IPv6
 // routes from them keeps them that way; nothing else is touched, rp_filter above all.
 func (p Parts) sysctls(ctx context.Context, d Desired) Result {
-	var plan rtnl.Plan
-	set := func(name, value string) {
-		plan = append(plan, rtnl.Change{Verb: rtnl.Set, Object: rtnl.Sysctl{Name: name, Value: value}})
-	}
+	var done rtnl.Plan
 	var faults []error
 	for _, f := range d.Net.Families() {
-		name := "net/ipv4/ip_forward"
-		if f == rtnl.IPv6 {
-			name = "net/ipv6/conf/all/forwarding"
+		steps, err := p.forwarding(ctx, f, d.Uplink.Name)
+		for _, s := range steps {
+			if err != nil {
+				break
+			}
+			var wrote rtnl.Plan
+			wrote, err = reconcile.Write(ctx, p.Kernel, rtnl.Plan{{Verb: rtnl.Set, Object: s}})
+			done = append(done, wrote...)
 		}
-		have, err := p.Kernel.Sysctl(ctx, name)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("read sysctl %s: %w", name, err))
-			continue
+		faults = append(faults, err)
+	}
+	return Result{Writes: len(done), Plan: done.String, Err: errors.Join(faults...)}
+}
+
+// forwarding returns the settings that a family lacks. Each is to be made only after those before it.
+func (p Parts) forwarding(ctx context.Context, f rtnl.Family, uplink string) (steps []rtnl.Sysctl, err error) {
+	name := "net/ipv4/ip_forward"
+	if f == rtnl.IPv6 {
+		name = "net/ipv6/conf/all/forwarding"
+	}
+	have, err := p.Kernel.Sysctl(ctx, name)
+	if err != nil || have == "1" {
+		return nil, err
+	}
+	if f == rtnl.IPv6 {
+		acceptRA := "net/ipv6/conf/" + uplink + "/accept_ra"
+		have, err := p.Kernel.Sysctl(ctx, acceptRA)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
 		if have == "1" {
-			continue
+			steps = append(steps, rtnl.Sysctl{Name: acceptRA, Value: "2"})
 		}
-		if f == rtnl.IPv6 && d.Uplink.Name != "" {
-			acceptRA := "net/ipv6/conf/" + d.Uplink.Name + "/accept_ra"
-			if have, err := p.Kernel.Sysctl(ctx, acceptRA); err == nil && have == "1" {
-				set(acceptRA, "2")
-			}
-		}
-		set(name, "1")
 	}
-	done, err := reconcile.Write(ctx, p.Kernel, plan)
-	return Result{Writes: len(done), Plan: done.String, Err: errors.Join(errors.Join(faults...), err)}
+	return append(steps, rtnl.Sysctl{Name: name, Value: "1"}), nil
 }
 
 func (p Parts) handoff(_ context.Context, d Desired) Result {
