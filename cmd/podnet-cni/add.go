@@ -96,7 +96,9 @@ func (p *plugin) attach(ctx context.Context, c config, allocator *ipam.PodAlloca
 		}
 	}
 	link, want := veth.New(host, pod, vethOptions(ownerOf(args.ContainerID, args.IfName), args.Netns)), c.vethConfig(a.addrs)
-	if _, err := link.Apply(ctx, want); err != nil {
+	if _, err := link.Apply(ctx, want); isBridgeFull(err) {
+		return a, fmt.Errorf("bridge %s has 1,023 ports, the most that the kernel allows, so the node cannot take another pod: %w", c.bridge, err)
+	} else if err != nil {
 		return a, err
 	}
 	a.host, a.pod = link.Ends(want)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"syscall"
 
@@ -17,6 +18,8 @@ const (
 // codeOf chooses the code of an error that carries none. A full or failing disk is an I/O failure; a lock that was not to be had in time passes.
 func codeOf(err error) uint {
 	switch {
+	case isBridgeFull(err), errors.Is(err, context.DeadlineExceeded):
+		return types.ErrTryAgainLater
 	case isAny(err, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.EMFILE, syscall.ENFILE):
 		return types.ErrIOFailure
 	case isAny(err, syscall.EAGAIN, syscall.EBUSY, syscall.ENOBUFS, syscall.EINTR):

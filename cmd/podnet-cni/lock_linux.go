@@ -112,3 +112,6 @@ func isOwnNetns(path string) bool {
 	own, err := os.Stat("/proc/thread-self/ns/net")
 	return err == nil && os.SameFile(theirs, own)
 }
+
+// isBridgeFull recognises the answer of a bridge that has 1,023 ports: the kernel numbers them with 10 bits.
+func isBridgeFull(err error) bool { return errors.Is(err, unix.EXFULL) }

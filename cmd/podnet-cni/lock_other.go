@@ -18,3 +18,5 @@ func lockAttachments(context.Context, string, string) (io.Closer, error) {
 func isNetns(string) error { return errors.ErrUnsupported }
 
 func isOwnNetns(string) bool { return false }
+
+func isBridgeFull(error) bool { return false }

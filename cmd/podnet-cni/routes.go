@@ -27,9 +27,10 @@ type route struct {
 func (j ipamJSON) routes(subnets subnetenv.Env, sets []rangeSet) ([]route, error) {
 	var routes []route
 	var faults []error
-	has := map[rtnl.Family]bool{}
+	has, connected := map[rtnl.Family]bool{}, map[netip.Prefix]bool{}
 	for _, s := range sets {
 		has[rtnl.FamilyOf(s.ranges[0].subnet.Addr())] = true
+		connected[s.ranges[0].subnet] = true
 	}
 	for i, rj := range j.Routes {
 		field := fmt.Sprintf("ipam.routes[%d]", i)
@@ -41,7 +42,7 @@ func (j ipamJSON) routes(subnets subnetenv.Env, sets []rangeSet) ([]route, error
 		faults = append(faults, err)
 	}
 	for _, p := range subnets.Networks {
-		if has[rtnl.FamilyOf(p.Addr())] {
+		if has[rtnl.FamilyOf(p.Addr())] && !connected[p] { // a cluster of one node has one subnet
 			routes = append(routes, route{dst: p})
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 
 	"github.com/podnet/podnet/bridge"
@@ -165,8 +166,11 @@ func ownerOf(containerID, ifname string) ipam.Owner {
 	return ipam.Owner{ContainerID: containerID, Ifname: ifname}
 }
 
-// vethOptions names the same to package veth.
+// vethOptions names the same to package veth. Without netns the link can only be removed.
 func vethOptions(o ipam.Owner, netns string) veth.Options {
+	if netns != "" {
+		netns = filepath.Clean(netns)
+	}
 	return veth.Options{ContainerID: o.ContainerID, Ifname: o.Ifname, Netns: netns}
 }
 
