@@ -62,11 +62,13 @@ func plan(want Config, have snapshot) (rtnl.Plan, error) {
 // Interested reports whether e may concern c, so that a loop need not look again at each pod's veth. What it misses (someone else's route
 // to a pod range) the loop's next look finds. Our own writes are events as well: the look they cause finds nothing to do.
 func (c Config) Interested(e rtnl.Event) bool {
+	onUnderlay := e.Link != "" && e.Link == c.Underlay
 	switch e.Object {
 	case "link", "addr":
-		return e.Overflow || e.Link == c.Underlay || e.Link == "" && e.Deleted
+		// A deleted device may have no name any more.
+		return e.Overflow || onUnderlay || e.Link == "" && e.Deleted
 	case "route":
-		return e.Overflow || e.Link == c.Underlay || e.Protocol == rtnl.ProtocolHostGW
+		return e.Overflow || onUnderlay || e.Protocol == rtnl.ProtocolHostGW
 	}
 	return e.Overflow
 }

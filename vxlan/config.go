@@ -75,8 +75,11 @@ type Peer struct {
 type PeerError = peers.Error
 
 // DeviceName is the name of the VTEP if an Endpoint does not say: podnet.<vni> and podnet-v6.<vni>, or pod-v6.<vni> from VNI 100000 on, since
-// a name has 15 bytes at most.
+// a name has 15 bytes at most. VNI 0 stands for DefaultVNI.
 func DeviceName(vni uint32, family rtnl.Family) string {
+	if vni == 0 {
+		vni = DefaultVNI
+	}
 	base := "podnet."
 	switch {
 	case family == rtnl.IPv6 && vni >= 100000:

@@ -117,6 +117,21 @@ func TestMACFor(t *testing.T) {
 	}
 }
 
+func TestDeviceName(t *testing.T) {
+	for _, c := range []struct {
+		vni    uint32
+		family rtnl.Family
+		want   string
+	}{
+		{0, rtnl.IPv4, "podnet.1"}, {1, rtnl.IPv6, "podnet-v6.1"}, {99999, rtnl.IPv6, "podnet-v6.99999"},
+		{100000, rtnl.IPv6, "pod-v6.100000"}, {maxVNI, rtnl.IPv4, "podnet.16777215"}, {maxVNI, rtnl.IPv6, "pod-v6.16777215"},
+	} {
+		if got := DeviceName(c.vni, c.family); got != c.want || len(got) > 15 {
+			t.Errorf("DeviceName(%d, %d) = %q, want %q", c.vni, c.family, got, c.want)
+		}
+	}
+}
+
 func TestMTUFor(t *testing.T) {
 	if got := [2]int{MTUFor(1500, rtnl.IPv4), MTUFor(1500, rtnl.IPv6)}; got != [2]int{1450, 1430} {
 		t.Errorf("got %v, want 1450 and 1430", got)
@@ -170,6 +185,7 @@ func TestInterested(t *testing.T) {
 		{rtnl.Event{Object: "neigh", Link: "podnet.1"}, true},
 		{rtnl.Event{Object: "neigh", Link: "eth0"}, false},
 		{rtnl.Event{Object: "neigh", Link: "cni0"}, false},
+		{rtnl.Event{Object: "addr"}, false},
 	} {
 		if got := c.Interested(e.event); got != e.want {
 			t.Errorf("Interested(%+v) = %v, want %v", e.event, got, e.want)

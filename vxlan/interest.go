@@ -8,7 +8,7 @@ func (c Config) Interested(e rtnl.Event) bool {
 	if e.Overflow {
 		return true
 	}
-	ours := e.Link == c.Underlay || c.withDefaults().hasDevice(e.Link)
+	ours := e.Link != "" && (e.Link == c.Underlay || c.withDefaults().hasDevice(e.Link))
 	switch e.Object {
 	case "link", "addr":
 		// A deleted device may have no name any more.
