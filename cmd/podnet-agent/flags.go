@@ -17,7 +17,7 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/node"
-	"github.com/podnet/podnet/internal/peers"
+	"github.com/podnet/podnet/internal/check"
 )
 
 // options are the command line, checked.
@@ -117,7 +117,7 @@ func (o *options) check() []error {
 		o.checkInputs(fault)
 	}
 	for _, d := range []struct{ flag, name string }{{"iface", o.iface}, {"bridge", o.bridge}} {
-		if err := peers.CheckDevice(d.name); err != nil && (d.name != "" || d.flag != "iface") {
+		if err := check.Device(d.name); err != nil && (d.name != "" || d.flag != "iface") {
 			faults = append(faults, fmt.Errorf("--%s %w", d.flag, err))
 		}
 	}

@@ -31,7 +31,7 @@ func (a *Agent) Handler(withPprof bool) http.Handler {
 		}
 		fmt.Fprint(w, text)
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.o.Metrics.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.o.Metrics.Gatherer(), promhttp.HandlerOpts{}))
 	if withPprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -59,3 +59,6 @@ func NewMetrics(version string, concerns []string) *Metrics {
 
 // Overflow counts lost notifications.
 func (m *Metrics) Overflow() { m.overflows.Inc() }
+
+// Gatherer returns what /metrics shows.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
