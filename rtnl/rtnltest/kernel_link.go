@@ -76,12 +76,15 @@ func (n *FakeNetns) addLink(l rtnl.Link) *refusal {
 	}
 	d.Alias = ""
 	d.setUp(l.Up == rtnl.On)
-	steps := rtnl.Link{Name: l.Name, Kind: l.Kind, Master: l.Master, Alias: l.Alias, Hairpin: l.Hairpin, TxChecksum: l.TxChecksum}
-	if r := d.change(steps); r != nil {
+	r = d.changeMaster(l)
+	if r == nil {
+		r = first(checkAlias(l.Alias), d.changeHairpin(l.Hairpin), d.changeTxChecksum(l.TxChecksum))
+	}
+	if r != nil {
 		d.remove()
 		return r
 	}
-	return nil
+	return d.changeAlias(l)
 }
 
 // bare returns what a new device of any kind takes from l.
@@ -196,13 +199,11 @@ func (n *FakeNetns) bridgeFor(l rtnl.Link) (*device, *refusal) {
 
 // setLink changes the non-zero fields of a device.
 func (n *FakeNetns) setLink(l rtnl.Link) *refusal {
-	if len(l.Alias) > maxAlias {
-		return refuse(syscall.ERANGE, "Attribute failed policy validation")
-	}
 	d, r := n.device(l.Name)
+	if r != nil {
+		return first(checkAlias(l.Alias), r)
+	}
 	switch {
-	case r != nil:
-		return r
 	case l.Kind != "" && l.Kind != d.Kind, l.VXLAN != (rtnl.VXLAN{}) && l.Kind != rtnl.KindVXLAN:
 		return unmodelled("another kind")
 	case l.Veth != (rtnl.Veth{}):
@@ -210,13 +211,20 @@ func (n *FakeNetns) setLink(l rtnl.Link) *refusal {
 	case d.Name == "lo" && (!l.MAC.IsZero() || l.Alias != "" || l.MTU != 0):
 		return unmodelled("address, alias or MTU of lo")
 	}
-	if l.VXLAN != (rtnl.VXLAN{}) {
-		if r := first(checkMAC(l.MAC), checkMTU(l.MTU), d.checkVXLAN(l.VXLAN)); r != nil {
-			return r
+	r = checkAlias(l.Alias)
+	if r == nil && l.VXLAN != (rtnl.VXLAN{}) {
+		if r = first(checkMAC(l.MAC), checkMTU(l.MTU), d.checkVXLAN(l.VXLAN)); r == nil {
+			d.setVXLAN(l.VXLAN)
 		}
-		d.setVXLAN(l.VXLAN)
 	}
-	return d.change(l)
+	if r == nil {
+		r = d.change(l)
+	}
+	// Whether a port may hairpin is a message of its own.
+	if r = first(r, d.changeHairpin(l.Hairpin)); r != nil {
+		return r
+	}
+	return d.changeTxChecksum(l.TxChecksum)
 }
 
 // checkVXLAN refuses what the kernel does not change on an existing device.
@@ -255,21 +263,30 @@ func (d *device) change(l rtnl.Link) *refusal {
 	if l.Up != rtnl.Unset {
 		d.setUp(l.Up == rtnl.On)
 	}
+	d.emit("link", false)
+	return nil
+}
+
+func (d *device) changeHairpin(s rtnl.Switch) *refusal {
 	switch {
-	case l.Hairpin == rtnl.Unset:
+	case s == rtnl.Unset:
+		return nil
 	case d.master == nil:
 		return refuse(syscall.EOPNOTSUPP, "not a bridge port")
-	default:
-		d.Hairpin = l.Hairpin
 	}
+	d.Hairpin = s
+	d.emit("link", false)
+	return nil
+}
+
+func (d *device) changeTxChecksum(s rtnl.Switch) *refusal {
 	switch {
-	case l.TxChecksum == rtnl.Unset:
+	case s == rtnl.Unset:
+		return nil
 	case d.Kind != rtnl.KindVXLAN:
 		return refuse(syscall.EOPNOTSUPP, "")
-	default:
-		d.TxChecksum = l.TxChecksum
 	}
-	d.emit("link", false)
+	d.TxChecksum = s
 	return nil
 }
 
@@ -310,12 +327,15 @@ func (d *device) changeMTU(l rtnl.Link) *refusal {
 	return nil
 }
 
-func (d *device) changeAlias(l rtnl.Link) *refusal {
-	switch {
-	case l.Alias == "":
-	case len(l.Alias) > maxAlias:
+func checkAlias(alias string) *refusal {
+	if len(alias) > maxAlias {
 		return refuse(syscall.ERANGE, "Attribute failed policy validation")
-	default:
+	}
+	return nil
+}
+
+func (d *device) changeAlias(l rtnl.Link) *refusal {
+	if l.Alias != "" {
 		d.Alias = l.Alias
 	}
 	return nil

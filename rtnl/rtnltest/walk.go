@@ -61,7 +61,14 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("lost in netns %s, dev %s: %s", e.Netns, e.Link, e.Reason)
+	return "lost in " + e.place() + ": " + e.Reason
+}
+
+func (e *LostError) place() string {
+	if e.Link == "" {
+		return "netns " + e.Netns
+	}
+	return "netns " + e.Netns + ", dev " + e.Link
 }
 
 // Walk sends a packet through routes, neighbours, bridges, veth pairs, segments and tunnels. If it does not arrive the error is a

@@ -1,7 +1,6 @@
 package rtnltest
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,7 +21,7 @@ type drops []*LostError
 func (d drops) String() string {
 	var reasons []string
 	for _, e := range d {
-		reasons = append(reasons, fmt.Sprintf("netns %s, dev %s: %s", e.Netns, e.Link, e.Reason))
+		reasons = append(reasons, e.place()+": "+e.Reason)
 	}
 	if len(reasons) > 3 {
 		reasons = append(reasons[:3], "...")

@@ -78,7 +78,7 @@ func TestWalk(t *testing.T) {
 			packet: rtnltest.Packet{From: "pod-1", Dst: ip("10.244.2.2"), Size: 1450, DF: true},
 			lost:   "netns node-1, dev eth0: packet of 1500 bytes is too big for MTU 1400", mtu: 1350},
 		{name: "no route", packet: rtnltest.Packet{From: "node-1", Dst: ip("10.99.0.1")}, lost: "no route to 10.99.0.1"},
-		{name: "no route at the node", packet: rtnltest.Packet{From: "pod-1", Dst: ip("10.99.0.1")}, lost: "netns node-1, dev : no route to 10.99.0.1"},
+		{name: "no route at the node", packet: rtnltest.Packet{From: "pod-1", Dst: ip("10.99.0.1")}, lost: "netns node-1: no route to 10.99.0.1"},
 		{name: "no neighbour entry", before: "neigh del 10.244.2.0 dev flannel.1 nud permanent",
 			packet: rtnltest.Packet{From: "pod-1", Dst: ip("10.244.2.2")}, lost: "dev flannel.1: no neighbour entry for 10.244.2.0"},
 		{name: "no forwarding entry", before: "fdb del 0e:00:00:00:00:02 dev flannel.1 dst 192.168.0.2 self permanent",
