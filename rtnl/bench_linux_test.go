@@ -132,3 +132,89 @@ func BenchmarkChunk(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOpen opens a connection to another namespace, as a CNI plugin does per pod.
+func BenchmarkOpen(b *testing.B) {
+	ns := rtnltest.NewNetns(b)
+	for b.Loop() {
+		c, err := rtnl.Open(rtnl.Options{Netns: ns.Path()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
+	}
+}
+
+// BenchmarkVethBirth makes a pod's link: a host end in a bridge, the other end in the pod's namespace, and gives it addresses and routes.
+func BenchmarkVethBirth(b *testing.B) {
+	host, pod := rtnltest.NewNetns(b), rtnltest.NewNetns(b)
+	hc, pc := host.Conn(b), pod.Conn(b)
+	must(b, hc.Write(b.Context(), rtnl.Plan{{Verb: rtnl.Add, Object: rtnl.Link{Name: "cni0", Kind: rtnl.KindBridge, Up: rtnl.On}}}))
+	for i := 0; b.Loop(); i++ {
+		eth := fmt.Sprintf("eth%d", i)
+		_, mac, _, _ := peer(i)
+		must(b, hc.Write(b.Context(), rtnl.Plan{{Verb: rtnl.Add, Object: rtnl.Link{
+			Name: fmt.Sprintf("veth%d", i), Kind: rtnl.KindVeth, Up: rtnl.On, MTU: 1450, MAC: mac, Alias: "podnet:veth", Master: "cni0", Hairpin: rtnl.On,
+			Veth: rtnl.Veth{Peer: eth, PeerNetns: pod.Path(), PeerMAC: rtnl.MAC{2, 1, 0, mac[3], mac[4], mac[5]}},
+		}}}))
+		hi, lo := byte(i>>8), byte(i)
+		gateway := netip.AddrFrom4([4]byte{10, hi, lo, 1})
+		must(b, pc.Write(b.Context(), rtnl.Plan{
+			{Verb: rtnl.Set, Object: rtnl.Link{Name: eth, Up: rtnl.On}},
+			{Verb: rtnl.Add, Object: rtnl.Addr{Link: eth, Prefix: netip.PrefixFrom(gateway.Next(), 24)}},
+			{Verb: rtnl.Add, Object: rtnl.Addr{Link: eth, Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 2, hi, lo, 15: 2}), 64), NoDAD: true}},
+			{Verb: rtnl.Add, Object: rtnl.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gateway, Link: eth, Priority: uint32(i)}},
+		}))
+	}
+}
+
+// BenchmarkSysctl writes two settings in another namespace.
+func BenchmarkSysctl(b *testing.B) {
+	c := rtnltest.NewNetns(b).Conn(b)
+	plan := rtnl.Plan{
+		{Verb: rtnl.Set, Object: rtnl.Sysctl{Name: "net/ipv6/conf/lo/accept_ra", Value: "0"}},
+		{Verb: rtnl.Set, Object: rtnl.Sysctl{Name: "net/ipv6/conf/lo/accept_redirects", Value: "0"}},
+	}
+	for b.Loop() {
+		must(b, c.Write(b.Context(), plan))
+	}
+}
+
+// BenchmarkRoutes reads 5,000 routes of one protocol beside 5,000 of another.
+func BenchmarkRoutes(b *testing.B) {
+	_, c := vxlanNetns(b)
+	var plan rtnl.Plan
+	for i := range 10000 {
+		_, _, _, podCIDR := peer(i)
+		plan = append(plan, rtnl.Change{Verb: rtnl.Add, Object: rtnl.Route{Dst: podCIDR, Link: "vx", Scope: rtnl.ScopeLink, Protocol: rtnl.ProtocolVXLAN + rtnl.Protocol(i&1)}})
+	}
+	must(b, c.Write(b.Context(), plan))
+	for b.Loop() {
+		routes, err := c.Routes(b.Context(), rtnl.RouteFilter{Protocol: rtnl.ProtocolVXLAN})
+		if err != nil || len(routes) != 5000 {
+			b.Fatal(len(routes), err)
+		}
+	}
+}
+
+// BenchmarkLinks reads 1,000 devices, and one of them.
+func BenchmarkLinks(b *testing.B) {
+	c := rtnltest.NewNetns(b).Conn(b)
+	for i := range 500 {
+		must(b, c.Write(b.Context(), rtnl.Plan{{Verb: rtnl.Add, Object: rtnl.Link{Name: fmt.Sprint("a", i), Kind: rtnl.KindVeth, Veth: rtnl.Veth{Peer: fmt.Sprint("b", i)}}}}))
+	}
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			if links, err := c.Links(b.Context()); err != nil || len(links) != 1001 {
+				b.Fatal(len(links), err)
+			}
+		}
+	})
+	b.Run("one", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := c.Link(b.Context(), "a77"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

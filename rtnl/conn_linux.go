@@ -21,7 +21,8 @@ type Conn struct {
 	ns    netns
 	read  *socket
 	write *socket
-	chunk int // bytes per sendmsg
+
+	chunk, watchBuffer int // bytes per sendmsg; bytes of unread notifications
 
 	mu    sync.Mutex
 	ioctl int // AF_INET socket for ethtool, -1 until needed
@@ -34,7 +35,7 @@ func Open(o Options) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rtnl: %w", err)
 	}
-	c := &Conn{ns: ns, chunk: chunkBytes, ioctl: -1}
+	c := &Conn{ns: ns, chunk: chunkBytes, watchBuffer: watchBuffer, ioctl: -1}
 	err = ns.do(func() error {
 		if c.read, err = openSocket(0); err != nil {
 			return err

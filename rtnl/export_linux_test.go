@@ -12,3 +12,6 @@ func (c *Conn) ShrinkAnswers(bytes int) error {
 	}
 	return c.write.countAnswers()
 }
+
+// ShrinkWatch gives the sockets of Watch a small receive buffer.
+func (c *Conn) ShrinkWatch(bytes int) { c.watchBuffer = bytes }

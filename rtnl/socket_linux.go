@@ -179,12 +179,19 @@ func (s *socket) get(typ uint16, build func(*encoder), visit func(message)) (rep
 // dump sends the request that build encodes and calls visit with every message of the answer. If the table changed meanwhile it calls
 // restart and begins anew, so that what visit collects is never partial.
 func (s *socket) dump(ctx context.Context, typ uint16, build func(*encoder), restart func(), visit func(message)) (reply, error) {
+	return repeatDump(ctx, func() (reply, bool, error) {
+		restart()
+		return s.dumpOnce(typ, build, visit)
+	})
+}
+
+// repeatDump calls once until it is not interrupted.
+func repeatDump(ctx context.Context, once func() (r reply, interrupted bool, err error)) (reply, error) {
 	for try := 1; ; try++ {
 		if err := ctx.Err(); err != nil {
 			return reply{}, err
 		}
-		restart()
-		r, interrupted, err := s.dumpOnce(typ, build, visit)
+		r, interrupted, err := once()
 		if err != nil || !interrupted {
 			return r, err
 		}

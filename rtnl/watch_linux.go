@@ -88,7 +88,7 @@ func (c *Conn) subscribe(g Groups) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rtnl: watch: %w", err)
 	}
-	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, watchBuffer)
+	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, c.watchBuffer)
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	for _, group := range g.numbers() {
 		if err == nil {

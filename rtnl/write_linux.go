@@ -34,6 +34,7 @@ func (c *Conn) Write(ctx context.Context, p Plan) []error {
 		}
 		w.do(i, change)
 	}
+	w.setSysctls()
 	w.flush()
 	return w.errs
 }
@@ -49,6 +50,8 @@ type writer struct {
 	waiting []request
 	netns   []int // namespaces that waiting messages refer to, closed after flush
 	finish  []int // link additions among the waiting that need a second step
+
+	settings []int // Sysctl changes to be done after the waiting messages
 
 	names    map[string]int32
 	relinked map[string]bool // devices that waiting messages make or delete
@@ -66,6 +69,11 @@ func (w *writer) do(i int, c Change) {
 		w.fail(i, errno)
 		return
 	}
+	if _, ok := c.Object.(Sysctl); ok {
+		w.settings = append(w.settings, i)
+		return
+	}
+	w.setSysctls()
 	switch o := c.Object.(type) {
 	case Link:
 		w.link(i, c.Verb, o)
@@ -88,11 +96,6 @@ func (w *writer) do(i int, c Change) {
 			link = ""
 		}
 		w.object(i, c.Verb, unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP, link, func(e *encoder, index int32) { encodeNexthop(e, o, index, c.Verb) })
-	case Sysctl:
-		w.flush()
-		if err := w.conn.setSysctl(o); err != nil {
-			w.fail(i, err)
-		}
 	}
 }
 
