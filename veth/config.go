@@ -144,8 +144,8 @@ func (c Config) validate() (faults []error) {
 	keys := map[routeKey]int{}
 	for i, route := range c.Routes {
 		field := fmt.Sprintf("Routes[%d]", i)
-		if err := c.checkRoute(route); err != nil {
-			fault(field, err)
+		if name, err := c.checkRoute(route); err != nil {
+			fault(field+"."+name, err)
 			continue
 		}
 		if first, ok := keys[keyOf(route)]; ok {
@@ -166,58 +166,58 @@ func (c Config) hasIPv6() bool {
 	return false
 }
 
-// checkRoute returns the first fault of a route, beginning with the field's name (without "Routes[i]").
-func (c Config) checkRoute(r rtnl.Route) error {
+// checkRoute returns the first fault of a route, and the field that it is in.
+func (c Config) checkRoute(r rtnl.Route) (field string, err error) {
 	switch {
 	case !r.Dst.IsValid():
-		return errors.New("Dst is missing: want a prefix such as 0.0.0.0/0")
+		return "Dst", errors.New("is missing: want a prefix such as 0.0.0.0/0")
 	case r.Dst.Addr().Is4In6():
-		return fmt.Errorf("Dst %s: want plain IPv4, not IPv4 in IPv6", r.Dst)
+		return "Dst", fmt.Errorf("%s: want plain IPv4, not IPv4 in IPv6", r.Dst)
 	case r.Dst != r.Dst.Masked():
-		return fmt.Errorf("Dst %s: has host bits; want %s", r.Dst, r.Dst.Masked())
+		return "Dst", fmt.Errorf("%s: has host bits; want %s", r.Dst, r.Dst.Masked())
 	case r.Dst.Addr().IsMulticast(), r.Dst.Addr().IsLoopback():
-		return fmt.Errorf("Dst %s: want a unicast destination, not loopback or multicast", r.Dst)
+		return "Dst", fmt.Errorf("%s: want a unicast destination, not loopback or multicast", r.Dst)
 	case !c.hasFamily(r.Dst.Addr()):
-		return fmt.Errorf("Dst %s: want an address of the same family in Addrs", r.Dst)
+		return "Dst", fmt.Errorf("%s: want an address of the same family in Addrs", r.Dst)
 	case r.Link != "":
-		return fmt.Errorf("Link %q: want none; the route goes through the pod's link", r.Link)
+		return "Link", fmt.Errorf("%q: want none; the route goes through the pod's link", r.Link)
 	case r.Nexthop != 0:
-		return fmt.Errorf("Nexthop %d: want a Gateway instead; a nexthop object is not made here", r.Nexthop)
+		return "Nexthop", fmt.Errorf("%d: want a Gateway instead; a nexthop object is not made here", r.Nexthop)
 	case r.Type != rtnl.Unicast:
-		return fmt.Errorf("Type %d: want a unicast route", r.Type)
+		return "Type", fmt.Errorf("%d: want a unicast route", r.Type)
 	case r.MTU != 0 && (r.MTU < 68 || r.MTU > 65535):
-		return fmt.Errorf("MTU %d: want 68 to 65535, or 0 for the link's", r.MTU)
+		return "MTU", fmt.Errorf("%d: want 68 to 65535, or 0 for the link's", r.MTU)
 	case r.AdvMSS < 0 || r.AdvMSS > 65495:
-		return fmt.Errorf("AdvMSS %d: want 1 to 65495, or 0 for the kernel's", r.AdvMSS)
+		return "AdvMSS", fmt.Errorf("%d: want 1 to 65495, or 0 for the kernel's", r.AdvMSS)
 	case r.Src.IsValid() && !c.isOwn(r.Src):
-		return fmt.Errorf("Src %s: want one of Addrs", r.Src)
+		return "Src", fmt.Errorf("%s: want one of Addrs", r.Src)
 	case r.Gateway.IsValid():
 		return c.checkGateway(r)
 	case r.Onlink:
-		return errors.New("Onlink true: want a Gateway")
+		return "Onlink", errors.New("true: want a Gateway")
 	}
-	return nil
+	return "", nil
 }
 
-func (c Config) checkGateway(r rtnl.Route) error {
+func (c Config) checkGateway(r rtnl.Route) (field string, err error) {
 	gw := r.Gateway
 	switch {
 	case gw.Is4In6():
-		return fmt.Errorf("Gateway %s: want plain IPv4, not IPv4 in IPv6", gw)
+		return "Gateway", fmt.Errorf("%s: want plain IPv4, not IPv4 in IPv6", gw)
 	case gw.Zone() != "":
-		return fmt.Errorf("Gateway %s: want an address without a zone", gw)
+		return "Gateway", fmt.Errorf("%s: want an address without a zone", gw)
 	case gw.Is4() != r.Dst.Addr().Is4():
-		return fmt.Errorf("Gateway %s: want the address family of Dst %s", gw, r.Dst)
+		return "Gateway", fmt.Errorf("%s: want the address family of Dst %s", gw, r.Dst)
 	case gw.IsUnspecified(), gw.IsMulticast(), gw.IsLoopback():
-		return fmt.Errorf("Gateway %s: want a unicast address, not unspecified, loopback or multicast", gw)
+		return "Gateway", fmt.Errorf("%s: want a unicast address, not unspecified, loopback or multicast", gw)
 	case c.isOwn(gw):
-		return fmt.Errorf("Gateway %s: is the pod's own address; want that of a router", gw)
+		return "Gateway", fmt.Errorf("%s: is the pod's own address; want that of a router", gw)
 	case !r.Onlink && !c.reaches(gw):
-		return fmt.Errorf("Gateway %s: want an address in the subnet of one of Addrs or in the Dst of a route without Gateway, or Onlink", gw)
+		return "Gateway", fmt.Errorf("%s: want an address in the subnet of one of Addrs or in the Dst of a route without Gateway, or Onlink", gw)
 	case gw.Is4() && r.Priority == 0 && (r.Table == 0 || r.Table == rtnl.TableMain) && c.isConnected(r.Dst):
-		return fmt.Errorf("Dst %s: is the subnet of one of Addrs, which the kernel's own route reaches; want a Priority or no such route", r.Dst)
+		return "Dst", fmt.Errorf("%s: is the subnet of one of Addrs, which the kernel's own route reaches; want a Priority or no such route", r.Dst)
 	}
-	return nil
+	return "", nil
 }
 
 func (c Config) hasFamily(a netip.Addr) bool {

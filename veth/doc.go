@@ -2,9 +2,9 @@
 // namespace with the pod's addresses and routes.
 //
 // What it does: [Reconciler.Apply] makes the pair in one message: the end in the pod is born there, under its final name; the host end is up, sized, and a
-// port of the bridge. In the pod it then sets the sysctls that differ (accept_ra=0; arp_notify and ndisc_notify, so that neighbours learn
-// who has a reused address now; disable_ipv6=0 if there are IPv6 addresses), the addresses (IPv6 ones without duplicate address detection), up, and the routes. It returns when the
-// bridge forwards to the pod. [Reconciler.Check] is CNI's CHECK.
+// port of the bridge. In the pod it then sets sysctls (accept_ra=0; arp_notify, ndisc_notify and keep_addr_on_down; disable_ipv6=0 if a pod with IPv6
+// addresses has it off), up, the addresses (IPv6 ones without duplicate address detection), and the routes. It returns when packets reach the pod, and
+// has the kernel announce the addresses then: neighbours that knew a former owner of one learn the new MAC at once. [Reconciler.Check] is CNI's CHECK.
 //
 // What it owns and how it recognises it: the host end carries the alias "podnet:veth CONTAINER IFNAME" ([Mark], [ParseMark]), and its name is a
 // function of the same two ([HostName]). A host end of the same owner whose other end is gone, or in another namespace, is deleted and made again. (A veth

@@ -46,9 +46,9 @@ func Example() {
 	// pod: sysctl -w net/ipv4/conf/eth0/arp_notify=1
 	// pod: sysctl -w net/ipv6/conf/eth0/ndisc_notify=1
 	// pod: sysctl -w net/ipv6/conf/eth0/keep_addr_on_down=1
+	// pod: link set eth0 up
 	// pod: addr add 10.244.1.2/24 dev eth0
 	// pod: addr add fd00:1::2/64 dev eth0 nodad
-	// pod: link set eth0 up
 	// pod: route add 0.0.0.0/0 via 10.244.1.1 dev eth0 proto static
 	// pod: route add ::/0 via fd00:1::1 dev eth0 proto static metric 1024
 	// pod: link set eth0 address 86:77:98:52:4a:35

@@ -53,15 +53,15 @@ func plan(o Options, want Config, have snapshot) (Plan, error) {
 	if have.pod.Name != "" && !(exists && have.paired()) {
 		return Plan{}, fmt.Errorf("interface %s exists already in the pod (%s) and is not the other end; want a free name", o.Ifname, o.Netns)
 	}
-	if err := checkIPv6(want, have.podSysctls); err != nil {
+	if err := checkIPv6(want, have); err != nil {
 		return Plan{}, err
 	}
-	onHost, inPod := planSettings(hostSysctls(o, want), have.hostSysctls), planSettings(podSysctls(o, want), have.podSysctls)
 	host, pod := o.ends(want)
 	var p Plan
 	if exists && have.paired() {
-		p.Host = slices.Concat(onHost, setLink(host, have.host))
-		p.Pod = slices.Concat(inPod, planAddrs(o, want, have.addrs), setLink(pod, have.pod), planRoutes(o, want, have.routes))
+		p.Host = slices.Concat(changedSettings(hostSysctls(o, want), have.hostSysctls), setLink(host, have.host))
+		p.Pod = slices.Concat(changedSettings(podSysctls(o, want, have.ipv6Off), have.podSysctls), planAddrs(o, want, have.addrs),
+			setLink(pod, have.pod), planRoutes(o, want, have.routes))
 		return p, nil
 	}
 	if exists { // a link to a namespace that the pod does not have any more
@@ -69,10 +69,10 @@ func plan(o Options, want Config, have snapshot) (Plan, error) {
 	}
 	born := host
 	born.Veth = rtnl.Veth{Peer: o.Ifname, PeerNetns: o.Netns, PeerMAC: pod.MAC}
-	p.Host = slices.Concat(p.Host, rtnl.Plan{{Verb: rtnl.Add, Object: born}}, onHost)
-	// Addresses come before up, so that the kernel announces them when the link goes up (arp_notify, ndisc_notify).
-	up := rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: o.Ifname, Up: rtnl.On}}
-	p.Pod = slices.Concat(inPod, planAddrs(o, want, nil), rtnl.Plan{up}, planRoutes(o, want, nil))
+	p.Host = slices.Concat(p.Host, rtnl.Plan{{Verb: rtnl.Add, Object: born}}, firstSettings(hostSysctls(o, want), have.ipv6Off))
+	// Up comes before the addresses: they are announced once, when the bridge forwards, and not before that to no avail.
+	up := rtnl.Plan{{Verb: rtnl.Set, Object: rtnl.Link{Name: o.Ifname, Up: rtnl.On}}}
+	p.Pod = slices.Concat(firstSettings(podSysctls(o, want, have.ipv6Off), have.ipv6Off), up, planAddrs(o, want, nil), planRoutes(o, want, nil))
 	return p, nil
 }
 
@@ -104,64 +104,71 @@ func setLink(want, have rtnl.Link) rtnl.Plan {
 	return rtnl.Plan{{Verb: rtnl.Set, Object: set}}
 }
 
-// setting is a sysctl in the pod, and where a link that is still to be made gets its value from.
-type setting struct {
-	rtnl.Sysctl
-	inherited string
-}
+// ipv6Off is what a new device in the pod inherits; it exists if the kernel has IPv6. Container runtimes switch IPv6 off with "all", which sets this one too.
+const ipv6Off = "net/ipv6/conf/default/disable_ipv6"
 
-func own(family, ifname, name, value string) setting {
-	conf := "net/" + family + "/conf/"
-	return setting{rtnl.Sysctl{Name: conf + ifname + "/" + name, Value: value}, conf + "default/" + name}
+func sysctl(family, ifname, name, value string) rtnl.Sysctl {
+	return rtnl.Sysctl{Name: "net/" + family + "/conf/" + ifname + "/" + name, Value: value}
 }
 
 // hostSysctls returns the settings of the host end. A bridge port takes no router advertisements.
-func hostSysctls(o Options, want Config) []setting {
+func hostSysctls(o Options, want Config) []rtnl.Sysctl {
 	if want.Bridge != "" {
 		return nil
 	}
-	return []setting{own("ipv6", o.hostName(), "accept_ra", "0")} // the pod could announce itself as a router
+	return []rtnl.Sysctl{sysctl("ipv6", o.hostName(), "accept_ra", "0")} // the pod could announce itself as a router
 }
 
-// podSysctls returns the settings of the pod.
-func podSysctls(o Options, want Config) []setting {
-	s := []setting{
-		own("ipv6", o.Ifname, "accept_ra", "0"),  // another pod could announce itself as a router (CVE-2020-10749)
-		own("ipv4", o.Ifname, "arp_notify", "1"), // neighbours learn who has a reused address now
+// podSysctls returns the settings of the pod's end.
+func podSysctls(o Options, want Config, ipv6Off string) []rtnl.Sysctl {
+	s := []rtnl.Sysctl{
+		sysctl("ipv6", o.Ifname, "accept_ra", "0"),  // another pod could announce itself as a router (CVE-2020-10749)
+		sysctl("ipv4", o.Ifname, "arp_notify", "1"), // neighbours learn who has a reused address now
 	}
 	if want.hasIPv6() {
-		lo := own("ipv6", "lo", "disable_ipv6", "0")
-		lo.inherited = lo.Name
-		s = append(s, lo,
-			own("ipv6", o.Ifname, "disable_ipv6", "0"),
-			own("ipv6", o.Ifname, "ndisc_notify", "1"),
-			own("ipv6", o.Ifname, "keep_addr_on_down", "1")) // as IPv4 addresses do
+		s = append(s,
+			sysctl("ipv6", o.Ifname, "disable_ipv6", "0"),
+			sysctl("ipv6", o.Ifname, "ndisc_notify", "1"),
+			sysctl("ipv6", o.Ifname, "keep_addr_on_down", "1")) // as IPv4 addresses do
+		if ipv6Off != "0" { // whoever switched IPv6 off did so on lo as well
+			s = append(s, sysctl("ipv6", "lo", "disable_ipv6", "0"))
+		}
 	}
 	return s
 }
 
 // checkIPv6 returns an error if there are IPv6 addresses and a kernel without IPv6.
-func checkIPv6(want Config, podSysctls map[string]string) error {
-	for name := range podSysctls {
-		if strings.HasPrefix(name, "net/ipv6/") {
-			return nil
-		}
+func checkIPv6(want Config, have snapshot) error {
+	if have.ipv6Off != "" {
+		return nil
 	}
 	var faults []error
-	for i, a := range want.Addrs {
+	for _, a := range want.Addrs {
 		if a.Addr().Is6() {
-			faults = append(faults, fmt.Errorf("Addrs[%d] %s: this kernel has no IPv6 (no net/ipv6/conf); want IPv4 only", i, a))
+			faults = append(faults, fmt.Errorf("address %s: this kernel has no IPv6 (no net/ipv6/conf); want IPv4 only", a))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// planSettings plans those that differ. What the kernel does not have cannot differ.
-func planSettings(settings []setting, have map[string]string) (p rtnl.Plan) {
+// changedSettings plans the settings that differ. What does not exist cannot differ.
+func changedSettings(settings []rtnl.Sysctl, have map[string]string) (p rtnl.Plan) {
 	for _, s := range settings {
 		if value, ok := have[s.Name]; ok && value != s.Value {
-			p = append(p, rtnl.Change{Verb: rtnl.Set, Object: s.Sysctl})
+			p = append(p, rtnl.Change{Verb: rtnl.Set, Object: s})
 		}
+	}
+	return p
+}
+
+// firstSettings plans the settings of a new link, without those that the kernel does not have. That IPv6 is on is taken for granted until the kernel
+// refuses an address: the setting would cost the lock of all of rtnetlink.
+func firstSettings(settings []rtnl.Sysctl, ipv6Off string) (p rtnl.Plan) {
+	for _, s := range settings {
+		if ipv6 := strings.HasPrefix(s.Name, "net/ipv6/"); ipv6 && (ipv6Off == "" || strings.HasSuffix(s.Name, "/disable_ipv6")) {
+			continue
+		}
+		p = append(p, rtnl.Change{Verb: rtnl.Set, Object: s})
 	}
 	return p
 }

@@ -77,72 +77,69 @@ func (r *Reconciler) Plan(ctx context.Context, want Config) (Plan, error) {
 // attempts bounds how often Apply looks again after another process made or removed the same link meanwhile.
 const attempts = 3
 
-// Apply does it and returns what it did. When it returns after making a link, packets flow: the
-// bridge forwards to it, and its addresses need no duplicate address detection.
+// Apply does it and returns what it did. When it returns after making a link, packets flow: the bridge forwards to it, its addresses need no
+// duplicate address detection, and the neighbours know who has them.
 //
 // After an error the link may be half made; the next Apply completes it, and Apply of the zero Config removes it.
 func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 	var done Plan
-	unknown := false // to the neighbours
+	announce := false
 	for attempt := 1; ; attempt++ {
 		p, err := r.Plan(ctx, want)
 		if err != nil {
 			return done, err
 		}
-		unknown = unknown || announces(p)
-		err = r.write(ctx, p, &done)
-		if err == nil && unknown {
-			err = r.announce(ctx, want, &done)
-		}
-		raced := errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist)
-		if errors.Is(err, syscall.EHOSTUNREACH) {
-			// IPv6 has no route to a subnet before the kernel's work queue has seen the carrier, so it refuses a gateway in it. That is later than
-			// up on a busy machine: some of 100 ADDs at once met it on 6.18.
-			raced = await(ctx, func() (bool, error) {
-				pod, err := r.pod.Link(ctx, r.owner.Ifname)
-				return pod.Running || pod.Up != rtnl.On, err
-			}) == nil
-		}
+		announce = announce || announces(p)
+		err = r.write(ctx, want, p, announce, &done)
+		// EACCES: IPv6 is switched off on a link that was just made; now that it is there, its settings are read.
+		again := errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EACCES)
 		switch {
 		case err == nil:
 			return done, nil
-		case !raced || attempt == attempts:
+		case !again || attempt == attempts:
 			return done, fmt.Errorf("veth %s: %w", r.owner.hostName(), err)
 		}
 	}
 }
 
-func (r *Reconciler) write(ctx context.Context, p Plan, done *Plan) error {
-	did, err := reconcile.Write(ctx, r.host, p.Host)
-	done.Host = append(done.Host, did...)
-	if err != nil {
-		return fmt.Errorf("on the host: %w", err)
-	}
-	if p.Pod.Empty() {
-		return nil
-	}
-	did, err = reconcile.Write(ctx, r.pod, p.Pod)
-	done.Pod = append(done.Pod, did...)
-	if err != nil {
-		return fmt.Errorf("in the pod: %w", err)
-	}
-	return nil
-}
-
-// announce waits until packets reach the pod, and then has the kernel tell the neighbours who has the addresses now.
+// write executes a plan, first on the host.
 //
-// The kernel announces addresses when the link goes up, if arp_notify and ndisc_notify are set, but the bridge often drops that: the port is not
-// enabled yet (measured on 6.18; the reference plugin loses its announcement likewise, and neighbours keep the MAC of a reused address for up
-// to 8 s). Setting the MAC to what it is makes the kernel announce them again.
-func (r *Reconciler) announce(ctx context.Context, want Config, done *Plan) error {
-	if err := await(ctx, func() (bool, error) { return r.reachable(ctx, want) }); err != nil {
+// If neighbours are to know about the pod, what is up to the routes is done first. Then packets must reach the pod (IPv6 refuses a gateway before its
+// work queue has seen the carrier). Then follow the routes, and the MAC once more: thereby the kernel announces the addresses (arp_notify,
+// ndisc_notify). It does so as well when a link goes up, but then the bridge often drops it, since its port is not enabled yet (measured on
+// 6.18; the reference plugin loses its announcement likewise, and neighbours keep the MAC of a reused address for up to 8 s).
+func (r *Reconciler) write(ctx context.Context, want Config, p Plan, announce bool, done *Plan) error {
+	if err := r.writePart(ctx, "on the host", r.host, p.Host, &done.Host); err != nil {
 		return err
 	}
-	if len(want.Addrs) == 0 {
-		return nil
+	if !announce {
+		return r.writePart(ctx, "in the pod", r.pod, p.Pod, &done.Pod)
 	}
-	_, pod := r.owner.ends(want)
-	return r.write(ctx, Plan{Pod: rtnl.Plan{{Verb: rtnl.Set, Object: rtnl.Link{Name: pod.Name, MAC: pod.MAC}}}}, done)
+	routes := slices.IndexFunc(p.Pod, func(c rtnl.Change) bool { _, is := c.Object.(rtnl.Route); return is })
+	if routes < 0 {
+		routes = len(p.Pod)
+	}
+	if err := r.writePart(ctx, "in the pod", r.pod, p.Pod[:routes], &done.Pod); err != nil {
+		return err
+	}
+	if err := r.awaitReachable(ctx, want); err != nil {
+		return err
+	}
+	rest := slices.Clone(p.Pod[routes:])
+	if len(want.Addrs) > 0 {
+		_, pod := r.owner.ends(want)
+		rest = append(rest, rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: pod.Name, MAC: pod.MAC}})
+	}
+	return r.writePart(ctx, "in the pod", r.pod, rest, &done.Pod)
+}
+
+func (r *Reconciler) writePart(ctx context.Context, where string, k Kernel, p rtnl.Plan, done *rtnl.Plan) error {
+	did, err := reconcile.Write(ctx, k, p) // writes nothing for an empty plan
+	*done = append(*done, did...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", where, err)
+	}
+	return nil
 }
 
 // announces reports whether the plan makes a pod known to its neighbours that was not: a new address, or an end that goes up.
@@ -166,11 +163,11 @@ const (
 	awaitTimeout = 5 * time.Second
 )
 
-// await returns when cond is true, or with its error.
-func await(ctx context.Context, cond func() (bool, error)) error {
+// awaitReachable returns when packets reach the pod.
+func (r *Reconciler) awaitReachable(ctx context.Context, want Config) error {
 	timeout := time.After(awaitTimeout)
 	for {
-		if ok, err := cond(); ok || err != nil {
+		if ok, err := r.reachable(ctx, want); ok || err != nil {
 			return err
 		}
 		select {
@@ -228,7 +225,9 @@ type snapshot struct {
 	host, pod rtnl.Link // without a name: there is none
 	addrs     []rtnl.Addr
 	routes    []rtnl.Route // of the tables that want names
-	// Settings by name; for a link that is still to be made those of "default", which it will inherit.
+	ipv6Off   string       // the sysctl; "" = a kernel without IPv6
+
+	// Settings of a link that is there, by name. A new link gets all of them unread: to enter a namespace for a look costs more than the write.
 	hostSysctls, podSysctls map[string]string
 }
 
@@ -260,14 +259,21 @@ func (r *Reconciler) observe(ctx context.Context, want Config) (have snapshot, e
 		}
 	}
 	paired := have.paired()
-	if have.hostSysctls, err = readSettings(ctx, r.host, hostSysctls(r.owner, want), paired); err != nil {
-		return have, err
+	at := r.pod
+	if !paired {
+		at = r.host // which tells as well whether the kernel has IPv6, and sooner: the caller mostly lives there
 	}
-	if have.podSysctls, err = readSettings(ctx, r.pod, podSysctls(r.owner, want), paired); err != nil {
+	if have.ipv6Off, err = sysctlOrNone(ctx, at, ipv6Off); err != nil {
 		return have, err
 	}
 	if !paired {
 		return have, nil
+	}
+	if have.hostSysctls, err = readSettings(ctx, r.host, hostSysctls(r.owner, want)); err != nil {
+		return have, err
+	}
+	if have.podSysctls, err = readSettings(ctx, r.pod, podSysctls(r.owner, want, have.ipv6Off)); err != nil {
+		return have, err
 	}
 	if have.addrs, err = r.pod.Addrs(ctx, r.owner.Ifname); err != nil {
 		return have, err
@@ -282,27 +288,27 @@ func (r *Reconciler) observe(ctx context.Context, want Config) (have snapshot, e
 	return have, nil
 }
 
-// readSettings returns the values of settings, without those that the kernel does not have.
-func readSettings(ctx context.Context, k Kernel, settings []setting, exists bool) (map[string]string, error) {
+// readSettings returns the values of settings, without those that do not exist.
+func readSettings(ctx context.Context, k Kernel, settings []rtnl.Sysctl) (map[string]string, error) {
 	values := make(map[string]string, len(settings))
 	for _, s := range settings {
-		from := s.Name
-		if !exists {
-			from = s.inherited
-		}
-		value, err := k.Sysctl(ctx, from)
-		if errors.Is(err, fs.ErrNotExist) && from != s.inherited { // the link was removed since
-			value, err = k.Sysctl(ctx, s.inherited)
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // a kernel without IPv6
-		case err != nil:
+		value, err := sysctlOrNone(ctx, k, s.Name)
+		if err != nil {
 			return nil, err
-		default:
+		}
+		if value != "" {
 			values[s.Name] = value
 		}
 	}
 	return values, nil
+}
+
+func sysctlOrNone(ctx context.Context, k Kernel, name string) (string, error) {
+	value, err := k.Sysctl(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return value, err
 }
 
 func linkOrNone(ctx context.Context, k Kernel, name string) (rtnl.Link, error) {
