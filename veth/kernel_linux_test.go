@@ -433,6 +433,64 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// TestKernelStates runs the table of the fake on the real kernel: the same errors, packets, and a second Apply that does nothing.
+func TestKernelStates(t *testing.T) {
+	write := func(t *testing.T, at place, p rtnl.Plan) {
+		t.Helper()
+		for _, err := range at.conn.Write(t.Context(), p) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range states {
+		t.Run(c.name, func(t *testing.T) {
+			node, pod := newNode(t), newPlace(t)
+			for _, b := range c.before {
+				if _, err := link(node, pod, "c1").Apply(t.Context(), b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.elsewhere {
+				pod = newPlace(t)
+			}
+			if d := c.device; d.Name != "" {
+				if d.Veth.PeerNetns != "" {
+					d.Veth.PeerNetns = pod.Path()
+				}
+				write(t, node, rtnl.Plan{{Verb: rtnl.Add, Object: d}})
+			}
+			for _, others := range []struct {
+				at   place
+				text string
+			}{{node, c.node}, {pod, c.pod}} {
+				p, err := rtnltest.ParsePlan(others.text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				write(t, others.at, p)
+			}
+			r := link(node, pod, "c1")
+			if _, err := r.Apply(t.Context(), c.want); (err != nil) != (c.err != "") {
+				t.Fatalf("Apply = %v; want %q", err, c.err)
+			}
+			if c.err != "" {
+				return
+			}
+			wantSettled(t, r, c.want)
+			for _, a := range c.want.Addrs {
+				f := 0
+				if a.Addr().Is6() {
+					f = 1
+				}
+				if saw, err := askUntil(pod, serve(t, node, gateways[f].Addr())); err != nil || saw != a.Addr().String() {
+					t.Errorf("gateway saw %q, %v; want %s", saw, err, a.Addr())
+				}
+			}
+		})
+	}
+}
+
 // TestCancelled proves that a cancelled context ends Apply with its error.
 func TestCancelled(t *testing.T) {
 	node, pod := newNode(t), newPlace(t)
