@@ -53,22 +53,26 @@ func Open(o Options) (*Conn, error) {
 // Close closes the sockets. Calls that run then finish first; later ones fail with an error that matches fs.ErrClosed. A Watch has a
 // socket of its own and goes on until its context ends.
 func (c *Conn) Close() error {
+	errs := c.closeNetns()
+	for _, s := range []*socket{c.read, c.write} { // not under mu: Write holds a socket while it waits for mu
+		if s != nil {
+			errs = append(errs, s.close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Conn) closeNetns() (errs []error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.done {
 		return nil
 	}
 	c.done = true
-	var errs []error
-	for _, s := range []*socket{c.read, c.write} {
-		if s != nil {
-			errs = append(errs, s.close())
-		}
-	}
 	if c.ioctl >= 0 {
 		errs = append(errs, unix.Close(c.ioctl))
 	}
-	return errors.Join(append(errs, unix.Close(c.ns.fd))...)
+	return append(errs, unix.Close(c.ns.fd))
 }
 
 // inNetns calls f on a thread in the Conn's namespace, unless the Conn is closed.
