@@ -277,7 +277,6 @@ func (d *device) setMTU(mtu int) {
 	switch has := mtu >= minIPv6MTU; {
 	case had && !has:
 		d.ifdownIPv6(true)
-		d.flushIPv6Nexthops()
 	case has && !had && d.running():
 		d.addLinkLocal()
 	}

@@ -205,15 +205,16 @@ func (d *device) followPorts() {
 		}
 	}
 	if !d.mtuSet {
-		d.MTU = 0
+		least := 0
 		for _, p := range d.ports {
-			if d.MTU == 0 || p.MTU < d.MTU {
-				d.MTU = p.MTU
+			if least == 0 || p.MTU < least {
+				least = p.MTU
 			}
 		}
-		if d.MTU == 0 {
-			d.MTU = 1500
+		if least == 0 {
+			least = 1500
 		}
+		d.setMTU(least)
 	}
 	if d.MAC != mac {
 		d.flushNeighs(rtnl.AnyFamily)

@@ -132,6 +132,9 @@ func (n *FakeNetns) routeTo(dst netip.Addr) (rtnl.Route, *refusal) {
 		return rtnl.Route{}, unmodelled("broadcast routes")
 	}
 	out := rtnl.Route{Dst: netip.PrefixFrom(dst, dst.BitLen()), Table: rtnl.TableMain, Src: n.source(dst, m)}
+	if out.Src.Is4() && out.Src.IsLoopback() && m.dev.Name != "lo" && !m.local {
+		return rtnl.Route{}, refuse(syscall.EINVAL, "")
+	}
 	if m.local {
 		out.Link = "lo"
 		if dst.Is6() { // IPv4 keeps its local routes in the main table until someone adds rules

@@ -248,12 +248,24 @@ func (n *FakeNetns) Write(ctx context.Context, p rtnl.Plan) []error {
 }
 
 func (n *FakeNetns) change(ctx context.Context, c rtnl.Change) error {
-	op, object := describe(c)
-	if err := n.enter(ctx, Call{Method: "Write", Change: c}, op, object); err != nil {
-		return err
+	if err := n.enter(ctx, Call{Method: "Write", Change: c}, "", ""); err != nil {
+		return name(err, c)
 	}
 	defer n.k.unlock()
-	return n.apply(c).error(op, object)
+	if r := n.apply(c); r != nil {
+		return name(r.error("", ""), c)
+	}
+	return nil
+}
+
+// name puts operation and object into a refusal: most changes need neither, and their text takes longer than the change.
+func name(err error, c rtnl.Change) error {
+	if e, ok := errors.AsType[*rtnl.Error](err); ok && e.Op == "" {
+		named := *e
+		named.Op, named.Object = describe(c)
+		return &named
+	}
+	return err
 }
 
 // describe returns operation ("route add") and object in iproute2 syntax.

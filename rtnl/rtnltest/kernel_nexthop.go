@@ -98,15 +98,9 @@ func (n *FakeNetns) emitNexthop(nh *nexthop, deleted bool) {
 }
 
 // flushNexthops removes the nexthop objects out of a device.
-func (d *device) flushNexthops() { d.flushNexthopsIf(func(*nexthop) bool { return true }) }
-
-func (d *device) flushIPv6Nexthops() {
-	d.flushNexthopsIf(func(nh *nexthop) bool { return nh.Gateway.Is6() })
-}
-
-func (d *device) flushNexthopsIf(doomed func(*nexthop) bool) {
+func (d *device) flushNexthops() {
 	for _, nh := range d.ns.nexthops {
-		if nh.dev == d && doomed(nh) {
+		if nh.dev == d {
 			d.ns.dropNexthop(nh)
 		}
 	}

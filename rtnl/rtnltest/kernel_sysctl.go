@@ -186,7 +186,6 @@ func (d *device) confChanged(key string, was, is int) {
 	switch {
 	case key == "disable_ipv6" && was == 0 && is != 0:
 		d.ifdownIPv6(false)
-		d.flushIPv6Nexthops()
 	case key == "disable_ipv6" && was != 0 && is == 0 && d.up() && d.Name == "lo":
 		d.loopbackAddrs()
 	case (key == "disable_ipv6" || key == "addr_gen_mode") && was != is && is == 0 && d.running():
