@@ -73,16 +73,7 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 		Kernel:   conn,
 		Concerns: concerns,
 		Watches: []agent.Watch{
-			{Name: "rtnetlink", Run: func(ctx context.Context, notify func()) error {
-				return conn.Watch(ctx, rtnl.Groups{Links: true, Addrs: true, Routes: true, Neighs: true}, func(e rtnl.Event) {
-					if e.Overflow {
-						metrics.Overflow()
-					}
-					if a.Interests(e) {
-						notify()
-					}
-				})
-			}},
+			{Name: "rtnetlink", Run: func(ctx context.Context, notify func()) error { return watch(ctx, conn, a, metrics, notify) }},
 			{Name: "nftables", Run: masquerade.Watch},
 		},
 		Metrics: metrics,
@@ -97,6 +88,18 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 	err = a.Run(ctx)
 	log.Info("podnet-agent stops; the network stays as it is", "node", o.nodeName)
 	return err
+}
+
+// watch passes on the kernel's events that the agent is interested in.
+func watch(ctx context.Context, conn *rtnl.Conn, a *agent.Agent, m *agent.Metrics, notify func()) error {
+	return conn.Watch(ctx, rtnl.Groups{Links: true, Addrs: true, Routes: true, Neighs: true}, func(e rtnl.Event) {
+		if e.Overflow {
+			m.Overflow()
+		}
+		if a.Interests(e) {
+			notify()
+		}
+	})
 }
 
 // serveHTTP serves until the returned function is called.
