@@ -75,6 +75,18 @@ func (n *FakeNetns) conf(f rtnl.Family, dev, key string) int {
 	return i
 }
 
+// raised reports whether an IPv4 setting whose default is 0 is on for the device or for all.
+func (d *device) raised(key string) bool {
+	if len(d.ns.sysctls) == 0 {
+		return false
+	}
+	on := func(dir string) bool {
+		value := d.ns.sysctls[dir][key]
+		return value != "" && value != "0"
+	}
+	return on("net/ipv4/conf/all") || on(confPath(rtnl.IPv4, d.Name))
+}
+
 func (d *device) disabledIPv6() bool { return d.ns.conf(rtnl.IPv6, d.Name, "disable_ipv6") != 0 }
 
 // sysctl reads a setting.

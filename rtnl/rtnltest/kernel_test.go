@@ -293,3 +293,17 @@ func BenchmarkNamespaces(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkWalk sends a packet between two of 5,000 stations of a segment.
+func BenchmarkWalk(b *testing.B) {
+	k := rtnltest.NewKernel()
+	for i := range 5000 {
+		addr := netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)})
+		k.Netns(fmt.Sprint("node-", i)).AddUplink("eth0", k.Segment("lan"), netip.PrefixFrom(addr, 16))
+	}
+	for b.Loop() {
+		if _, err := k.Walk(rtnltest.Packet{From: "node-1", Dst: ip("192.168.19.135")}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

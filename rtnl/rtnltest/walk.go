@@ -277,15 +277,12 @@ func (d *device) answers(ip netip.Addr) bool {
 		return d.owns(ip)
 	}
 	n := d.ns
-	either := func(key string) bool {
-		return n.conf(rtnl.IPv4, "all", key) > 0 || n.conf(rtnl.IPv4, d.Name, key) > 0
-	}
 	switch {
 	case ip.IsLoopback():
 		return false
 	case n.isLocal4(ip):
-		return !either("arp_ignore") || d.owns(ip)
-	case either("proxy_arp") && n.conf(rtnl.IPv4, d.Name, "forwarding") > 0:
+		return !d.raised("arp_ignore") || d.owns(ip)
+	case d.raised("proxy_arp") && n.conf(rtnl.IPv4, d.Name, "forwarding") > 0:
 		r := n.longestMatch(ip, nil, rtnl.ScopeUniverse)
 		return r != nil && r.Type == rtnl.Unicast && r.out() != d
 	}
