@@ -178,25 +178,6 @@ func (d *device) setLower(lower *device) {
 	}
 }
 
-// bridgeFor returns the bridge that l names as master, nil if none.
-func (n *FakeNetns) bridgeFor(l rtnl.Link) (*device, *refusal) {
-	if l.Master == "" {
-		return nil, nil
-	}
-	b, r := n.device(l.Master)
-	switch {
-	case r != nil:
-		return nil, r
-	case b.Kind != rtnl.KindBridge:
-		return nil, refuse(syscall.EOPNOTSUPP, "")
-	case l.Name == "lo":
-		return nil, refuse(syscall.EINVAL, "")
-	case l.Kind == rtnl.KindBridge:
-		return nil, refuse(syscall.ELOOP, "Can not enslave a bridge to a bridge")
-	}
-	return b, nil
-}
-
 // setLink changes the non-zero fields of a device.
 func (n *FakeNetns) setLink(l rtnl.Link) *refusal {
 	d, r := n.device(l.Name)
@@ -310,7 +291,7 @@ func (d *device) changeMAC(l rtnl.Link) *refusal {
 }
 
 func (d *device) changeMTU(l rtnl.Link) *refusal {
-	if l.MTU == 0 {
+	if l.MTU == 0 || l.MTU == d.MTU { // the same MTU does not even pin that of a bridge, 6.18
 		return nil
 	}
 	if r := checkMTU(l.MTU); r != nil {

@@ -20,7 +20,6 @@ func cluster(tb testing.TB) *rtnltest.Kernel {
 			sysctl -w net/ipv4/ip_forward=1
 			sysctl -w net/ipv6/conf/all/forwarding=1
 			link add cni0 up mtu 1450 address 0a:58:00:00:00:0%[1]d type bridge
-			link set cni0 mtu 1450
 			addr add 10.244.%[1]d.1/24 dev cni0
 			addr add fd00:10:244:%[1]d::1/64 dev cni0 nodad
 			link add veth0 up mtu 1450 master cni0 type veth peer eth0 address 0a:58:00:00:01:0%[1]d netns pod-%[1]d
