@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/node"
@@ -20,15 +21,12 @@ type guard struct {
 
 // filter returns the nodes to work with. If some are held back, it says so, and how long still.
 func (g *guard) filter(now time.Time, nodes []node.Node, own string) (use []node.Node, note string, left time.Duration) {
-	present := make(map[any]bool, 5*len(nodes))
+	if len(nodes) > 0 && len(nodes) == len(g.last) && &nodes[0] == &g.last[0] {
+		return nodes, "", 0 // the very snapshot of the last pass, as in most passes
+	}
+	present := make(map[string]bool, len(nodes))
 	for _, n := range nodes {
 		present[n.Name] = true
-		for _, p := range n.PodCIDRs {
-			present[p] = true
-		}
-		for _, a := range n.Addresses {
-			present[a] = true
-		}
 	}
 	var gone []node.Node
 	peers := 0
@@ -40,6 +38,10 @@ func (g *guard) filter(now time.Time, nodes []node.Node, own string) (use []node
 		if !present[n.Name] {
 			gone = append(gone, n)
 		}
+	}
+	if 2*len(gone) > peers {
+		taken := claimed(nodes)
+		gone = slices.DeleteFunc(gone, func(n node.Node) bool { return replaced(n, taken) })
 	}
 	if g.hold == 0 || peers < guardFrom || 2*len(gone) <= peers {
 		g.last, g.since = nodes, time.Time{}
@@ -53,25 +55,34 @@ func (g *guard) filter(now time.Time, nodes []node.Node, own string) (use []node
 		g.last, g.since = nodes, time.Time{}
 		return nodes, "", 0
 	}
-	use = append(make([]node.Node, 0, len(nodes)+len(gone)), nodes...)
-	for _, n := range gone {
-		if !replaced(n, present) {
-			use = append(use, n)
-		}
-	}
+	use = slices.Concat(nodes, gone)
 	g.last = use
 	return use, fmt.Sprintf("%d of %d peers disappeared at once: kept for %v, in case that is a fault", len(gone), peers, g.hold), left
 }
 
+// claimed returns the podCIDRs and addresses of nodes.
+func claimed(nodes []node.Node) map[any]bool {
+	taken := make(map[any]bool, 4*len(nodes))
+	for _, n := range nodes {
+		for _, p := range n.PodCIDRs {
+			taken[p] = true
+		}
+		for _, a := range n.Addresses {
+			taken[a] = true
+		}
+	}
+	return taken
+}
+
 // replaced reports whether another node has what n had: nobody waits for n then.
-func replaced(n node.Node, present map[any]bool) bool {
+func replaced(n node.Node, taken map[any]bool) bool {
 	for _, p := range n.PodCIDRs {
-		if present[p] {
+		if taken[p] {
 			return true
 		}
 	}
 	for _, a := range n.Addresses {
-		if present[a] {
+		if taken[a] {
 			return true
 		}
 	}
