@@ -37,9 +37,6 @@ func (e *encoder) begin(typ, flags uint16, seq uint32) {
 
 func (e *encoder) end() { native.PutUint32(e.buf[e.start:], uint32(len(e.buf)-e.start)) }
 
-// drop forgets the message being written.
-func (e *encoder) drop() { e.buf = e.buf[:e.start] }
-
 // addFlags sets flags of the last message.
 func (e *encoder) addFlags(flags uint16) {
 	at := e.buf[e.start+6:]
