@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -333,6 +332,25 @@ func failEach(t *testing.T, body func(n *node, fail func(at int) func() bool) bo
 	}
 }
 
+// TestAddWithoutRules refuses the masquerade rules: a pod that could not reach the outside is none.
+func TestAddWithoutRules(t *testing.T) {
+	n := newNode(t)
+	n.masq.Fault(func(c masqtest.Call) error {
+		if c.Method == "Set" {
+			return syscall.EPERM
+		}
+		return nil
+	})
+	if _, err := n.run("ADD", "c1", "pod1", dualConf); err == nil || !strings.Contains(err.Error(), "operation not permitted") {
+		t.Errorf("ADD: %v, want the refusal", err)
+	}
+	if diff := cmp.Diff(`link cni0 master "" alias "podnet:bridge"`, n.state()); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+	n.masq.Fault(nil)
+	n.must("ADD", "c1", "pod1", dualConf)
+}
+
 func TestFullDisk(t *testing.T) {
 	n := newNode(t)
 	n.must("ADD", "c1", "pod1", dualConf)
@@ -344,181 +362,5 @@ func TestFullDisk(t *testing.T) {
 	n.full = nil
 	if diff := cmp.Diff(before, n.state()); diff != "" {
 		t.Errorf("state (-before +after):\n%s", diff)
-	}
-}
-
-func TestCheckFindsDrift(t *testing.T) {
-	ctx := context.Background()
-	host := veth.HostName("c1", "eth0")
-	for _, tc := range []struct {
-		name   string
-		tamper func(n *node) error
-		want   string
-	}{
-		{"link", func(n *node) error {
-			return n.write("node", rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Link{Name: host}})
-		}, "the host end is missing"},
-		{"address", func(n *node) error {
-			return n.write("pod1", rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Addr{Link: "eth0", Prefix: testAddrs()[0].Prefix}})
-		}, "is missing on eth0"},
-		{"route", func(n *node) error {
-			routes, err := n.kernel.Netns("pod1").Routes(ctx, rtnl.RouteFilter{Family: rtnl.IPv6, Protocol: rtnl.ProtocolStatic})
-			if err != nil || len(routes) != 1 {
-				return fmt.Errorf("%v %w", routes, err)
-			}
-			return n.write("pod1", rtnl.Change{Verb: rtnl.Delete, Object: routes[0]})
-		}, "route ::/0 via fd00:244:0:1::1 dev eth0"},
-		{"gateway", func(n *node) error {
-			return n.write("node", rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: "cni0", Kind: rtnl.KindBridge, Up: rtnl.Off}})
-		}, "bridge cni0: differs"},
-		{"rules", func(n *node) error {
-			_, err := masq.New(n.masq, masq.Options{Name: masqName("net")}).Apply(ctx, masq.Config{})
-			return err
-		}, "masquerade rules: differs"},
-		{"lease", func(n *node) error {
-			clear(n.stores)
-			return nil
-		}, "c1/eth0 has no lease"},
-		{"namespace", func(n *node) error {
-			n.kernel.RemoveNetns("pod1")
-			return nil
-		}, "the host end is missing"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			n := newNode(t)
-			conf := strings.Replace(dualConf, `"ipam"`, `"runtimeConfig":{"ips":["10.244.1.5"]},"ipam"`, 1)
-			prev := n.must("ADD", "c1", "pod1", conf)
-			if err := tc.tamper(n); err != nil {
-				t.Fatal(err)
-			}
-			_, err := n.run("CHECK", "c1", "pod1", withPrev(t, conf, prev))
-			if err == nil || err.Code != codeDrifted || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("CHECK: %v, want code %d, %q", err, codeDrifted, tc.want)
-			}
-		})
-	}
-}
-
-// TestCheckToleratesOthers lets a chained plugin add an interface with an address and a route, and take a route away.
-func TestCheckToleratesOthers(t *testing.T) {
-	n := newNode(t)
-	out := n.must("ADD", "c1", "pod1", dualConf)
-	var r current.Result
-	if err := json.Unmarshal([]byte(out), &r); err != nil {
-		t.Fatal(err)
-	}
-	r.Interfaces = append(r.Interfaces, &current.Interface{Name: "tun0", Sandbox: "/run/netns/pod1"})
-	r.IPs = append(r.IPs, &current.IPConfig{Interface: current.Int(3), Address: ipNet(testAddrs()[1].Prefix)})
-	r.Routes = r.Routes[1:] // without 192.0.2.0/24
-	changed, err := json.Marshal(&r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	routes, err := n.kernel.Netns("pod1").Routes(context.Background(), rtnl.RouteFilter{Family: rtnl.IPv4, Protocol: rtnl.ProtocolStatic})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, route := range routes {
-		if route.Dst.Bits() == 24 {
-			if err := n.write("pod1", rtnl.Change{Verb: rtnl.Delete, Object: route}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	n.must("CHECK", "c1", "pod1", withPrev(t, dualConf, string(changed)))
-	if _, err := n.run("CHECK", "c1", "pod1", withPrev(t, dualConf, out)); err == nil {
-		t.Error("CHECK does not miss the route that is in the result")
-	}
-	if _, err := n.run("CHECK", "c1", "pod1", dualConf); err == nil || err.Code != 7 || !strings.Contains(err.Error(), "prevResult: missing") {
-		t.Errorf("CHECK without a result: %v", err)
-	}
-}
-
-func (n *node) write(netns string, c rtnl.Change) error {
-	return errors.Join(n.kernel.Netns(netns).Write(context.Background(), rtnl.Plan{c})...)
-}
-
-func TestGC(t *testing.T) {
-	n := newNode(t)
-	other := strings.Replace(dualConf, `"net"`, `"other"`, 1)
-	n.must("ADD", "c1", "pod1", dualConf)
-	n.must("ADD", "c2", "pod2", dualConf)
-	n.kernel.Netns("pod3")
-	n.must("ADD", "c3", "pod3", other) // of another network: not this one's business
-	gc := func(list string) string { return strings.Replace(dualConf, `"ipam"`, list+`,"ipam"`, 1) }
-
-	n.must("GC", "", "", gc(`"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"},{"containerID":"unknown","ifname":"eth0"}]`))
-	want := strings.Join([]string{
-		"lease c1/eth0 10.244.1.2", "lease c3/eth0 10.244.1.2",
-		`link cni0 master "" alias "podnet:bridge"`,
-		fmt.Sprintf("link %s master %q alias %q", veth.HostName("c1", "eth0"), "cni0", veth.Mark("c1", "eth0")),
-		fmt.Sprintf("link %s master %q alias %q", veth.HostName("c3", "eth0"), "cni0", veth.Mark("c3", "eth0")),
-	}, "\n")
-	sorted := strings.Split(want, "\n")
-	slices.Sort(sorted)
-	if diff := cmp.Diff(strings.Join(sorted, "\n"), n.state()); diff != "" {
-		t.Errorf("after GC (-want +got):\n%s", diff)
-	}
-	n.must("GC", "", "", gc(`"cni.dev/attachments":[{"containerID":"c1","ifname":"eth0"}]`)) // the key of older runtimes
-	if !strings.Contains(n.state(), "lease c1/eth0") {
-		t.Error("GC with the old key removed a valid attachment")
-	}
-	if _, err := n.run("GC", "", "", gc(`"cni.dev/valid-attachments":[{"containerID":"../x","ifname":"eth0"}]`)); err == nil || err.Code != 7 {
-		t.Errorf("GC with a name that cannot be: %v, want code 7", err)
-	}
-	n.must("GC", "", "", dualConf) // nothing is valid
-	if s := n.state(); strings.Contains(s, "c1/eth0") || !strings.Contains(s, "c3/eth0") {
-		t.Errorf("after the last GC:\n%s", s)
-	}
-	newNode(t).must("GC", "", "", dualConf)
-}
-
-func TestGCReportsAndGoesOn(t *testing.T) {
-	n := newNode(t)
-	n.must("ADD", "c1", "pod1", dualConf)
-	n.must("ADD", "c2", "pod2", dualConf)
-	stuck := veth.HostName("c1", "eth0")
-	n.kernel.Fault = func(c rtnltest.Call) error {
-		if l, ok := c.Change.Object.(rtnl.Link); ok && c.Change.Verb == rtnl.Delete && l.Name == stuck {
-			return syscall.EBUSY
-		}
-		return nil
-	}
-	_, err := n.run("GC", "", "", dualConf)
-	n.kernel.Fault = nil
-	if err == nil || err.Code != codeGC || !strings.Contains(err.Error(), "c1/eth0") {
-		t.Errorf("GC: %v, want code %d that names c1/eth0", err, codeGC)
-	}
-	if s := n.state(); strings.Contains(s, "c2") || !strings.Contains(s, "lease c1/eth0") {
-		t.Errorf("want c2 gone, c1's lease kept as long as its link is there:\n%s", s)
-	}
-}
-
-func TestStatus(t *testing.T) {
-	n := newNode(t)
-	n.must("STATUS", "", "", dualConf)
-	missing := `{"cniVersion":"1.1.0","name":"net","subnetFile":"/nonexistent/subnet.env"}`
-	if _, err := n.run("STATUS", "", "", missing); err == nil || err.Code != 50 || !strings.Contains(err.Error(), "podnet-agent") {
-		t.Errorf("without subnet file: %v, want code 50 that says who writes it", err)
-	}
-	if _, err := n.run("ADD", "c1", "pod1", missing); err == nil || err.Code != 11 {
-		t.Errorf("ADD without subnet file: %v, want code 11", err)
-	}
-	if _, err := n.run("STATUS", "", "", strings.Replace(dualConf, "10.244.1.0/24", "10.244.1.1/24", 1)); err == nil || err.Code != 7 {
-		t.Errorf("with a bad subnet: %v, want code 7", err)
-	}
-	n.masq.Missing(masq.NFTables)
-	n.masq.Missing(masq.IPTables)
-	if _, err := n.run("STATUS", "", "", dualConf); err == nil || err.Code != 50 {
-		t.Errorf("without a packet filter: %v, want code 50", err)
-	}
-	n = newNode(t)
-	n.must("ADD", "c1", "pod1", dualConf)
-	n.must("STATUS", "", "", dualConf)
-	if err := n.write("node", rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Link{Name: "cni0"}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.run("STATUS", "", "", dualConf); err == nil || err.Code != 51 {
-		t.Errorf("without the bridge of attached pods: %v, want code 51", err)
 	}
 }
