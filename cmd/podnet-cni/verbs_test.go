@@ -13,15 +13,11 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podnet/podnet/ipam"
-	"github.com/podnet/podnet/masq"
 	"github.com/podnet/podnet/masq/masqtest"
-	"github.com/podnet/podnet/rtnl"
 	"github.com/podnet/podnet/rtnl/rtnltest"
-	"github.com/podnet/podnet/veth"
 )
 
 // node is a machine of fakes.
