@@ -157,26 +157,27 @@ func announces(p Plan) bool {
 	return false
 }
 
-// Bounds of the wait for the kernel's work queues, which need some 100 us, or a few ms on a busy machine. The pause leaves them the CPU.
+// Bounds of the wait for the kernel's work queues, which need some 100 us, or a few ms on a busy machine.
 const (
-	awaitPause   = 50 * time.Microsecond
-	awaitTimeout = 5 * time.Second
+	awaitPause    = 20 * time.Microsecond // the first, doubled each time up to awaitMaxPause
+	awaitMaxPause = 500 * time.Microsecond
+	awaitTimeout  = 5 * time.Second
 )
 
-// awaitReachable returns when packets reach the pod.
+// awaitReachable returns when packets reach the pod. It pauses between looks: the work queue mostly runs on the same CPU.
 func (r *Reconciler) awaitReachable(ctx context.Context, want Config) error {
-	timeout := time.After(awaitTimeout)
-	for {
+	deadline := time.Now().Add(awaitTimeout)
+	for wait := awaitPause; ; wait = min(2*wait, awaitMaxPause) {
 		if ok, err := r.reachable(ctx, want); ok || err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timeout:
-			return fmt.Errorf("the kernel did not make it reachable within %v", awaitTimeout)
-		case <-time.After(awaitPause):
+		if err := ctx.Err(); err != nil {
+			return err
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the kernel did not make it reachable within %v", awaitTimeout)
+		}
+		pause(wait)
 	}
 }
 
