@@ -2,7 +2,7 @@
 // addresses are the pods' gateways.
 //
 // What it does: [Reconciler.Apply] makes the bridge, or corrects what differs: MAC, MTU, up, gateway addresses (IPv6 ones without duplicate address
-// detection), accept_ra=0, and forwarding in each family that has a gateway. In the usual case that nothing differs it reads one link, its addresses and at most
+// detection; accept_dad=0 for the link-local one too), accept_ra=0, and forwarding in each family that has a gateway. In the usual case that nothing differs it reads one link, its addresses and at most
 // seven sysctls, and writes nothing: it is cheap enough for every pod ADD.
 //
 // What it owns and how it recognises it: a bridge that it made carries the alias "podnet:bridge" ([Mark]). On it every address but
