@@ -151,7 +151,7 @@ func (p *pair) await(difference func() string) {
 			p.fail("%s", d)
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 

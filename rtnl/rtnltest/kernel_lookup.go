@@ -146,9 +146,6 @@ func (n *FakeNetns) routeTo(dst netip.Addr) (rtnl.Route, *refusal) {
 	out.Gateway, out.Link, out.MTU, out.AdvMSS = r.via(), m.dev.Name, r.MTU, r.AdvMSS
 	if dst.Is6() {
 		out.Protocol, out.Priority = r.Protocol, r.Priority
-		if r.nh != nil {
-			out.Nexthop, out.Gateway, out.Link = r.Nexthop, netip.Addr{}, ""
-		}
 	}
 	return out, nil
 }
