@@ -1,9 +1,12 @@
 package rtnl
 
-// Options say which network namespace a Conn works in.
+// Options say where a Conn works.
 type Options struct {
 	// Netns is the path of a network namespace (/run/netns/x, /proc/PID/ns/net). "" is the namespace of the calling thread.
 	Netns string
+	// SysctlDir is where the settings are; "" is /proc/sys. A container, whose own /proc/sys cannot be written, has the node's mounted elsewhere:
+	// what stands below a procfs is that of the reader's namespace, wherever it is mounted.
+	SysctlDir string
 }
 
 // Groups selects the notifications that Watch asks the kernel for.

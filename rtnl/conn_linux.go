@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,10 @@ const writeBuffer = 1 << 20
 
 // Conn is a connection to the kernel of one network namespace. Its sockets were opened in that namespace and stay there.
 type Conn struct {
-	ns    netns
-	read  *socket
-	write *socket
+	ns        netns
+	sysctlDir string
+	read      *socket
+	write     *socket
 
 	chunk, watchBuffer int // bytes per sendmsg; bytes of unread notifications
 
@@ -35,7 +37,7 @@ func Open(o Options) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rtnl: %w", err)
 	}
-	c := &Conn{ns: ns, chunk: chunkBytes, watchBuffer: watchBuffer, ioctl: -1}
+	c := &Conn{ns: ns, sysctlDir: cmp.Or(o.SysctlDir, "/proc/sys"), chunk: chunkBytes, watchBuffer: watchBuffer, ioctl: -1}
 	err = ns.do(func() error {
 		if c.read, err = openSocket(0); err != nil {
 			return err

@@ -9,8 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const sysctlDir = "/proc/sys/"
-
 // Sysctl reads a setting, without the final newline. See Sysctl for the form of its name.
 func (c *Conn) Sysctl(ctx context.Context, name string) (string, error) {
 	if err := ctx.Err(); err != nil {
@@ -20,7 +18,7 @@ func (c *Conn) Sysctl(ctx context.Context, name string) (string, error) {
 	err := checkSysctl(name)
 	if err == nil {
 		err = c.inNetns(func() (err error) {
-			value, err = readSysctl(name)
+			value, err = c.readSysctl(name)
 			return err
 		})
 	}
@@ -31,8 +29,8 @@ func (c *Conn) Sysctl(ctx context.Context, name string) (string, error) {
 }
 
 // readSysctl and writeSysctl do without package os: it would have the runtime poll the file.
-func readSysctl(name string) (string, error) {
-	fd, err := unix.Open(sysctlDir+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func (c *Conn) readSysctl(name string) (string, error) {
+	fd, err := unix.Open(c.sysctlDir+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
@@ -51,8 +49,8 @@ func readSysctl(name string) (string, error) {
 	}
 }
 
-func writeSysctl(s Sysctl) error {
-	fd, err := unix.Open(sysctlDir+s.Name, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_TRUNC, 0)
+func (c *Conn) writeSysctl(s Sysctl) error {
+	fd, err := unix.Open(c.sysctlDir+"/"+s.Name, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_TRUNC, 0)
 	if err != nil {
 		return err
 	}
@@ -74,7 +72,7 @@ func (w *writer) setSysctls() {
 			s := w.plan[i].Object.(Sysctl)
 			err := checkSysctl(s.Name)
 			if err == nil {
-				err = writeSysctl(s)
+				err = w.conn.writeSysctl(s)
 			}
 			if err != nil {
 				w.fail(i, sysctlError("sysctl set", s.Name+"="+s.Value, err))
