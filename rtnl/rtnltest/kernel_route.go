@@ -284,7 +284,7 @@ func (r *route) deletedBy(o rtnl.Route, dev *device) bool {
 		return false
 	case o.Priority != 0 && o.Priority != r.Priority, o.Protocol != 0 && o.Protocol != r.Protocol:
 		return false
-	case !v6 && (o.Type != r.Type || o.Src.IsValid() && o.Src != r.Src):
+	case !v6 && o.Type != r.Type:
 		return false
 	case r.nh != nil:
 		return true
