@@ -87,6 +87,12 @@ func (p *parser) each(option func(keyword string) bool) {
 	}
 }
 
+func (p *parser) need(keyword, value string) {
+	if value == "" {
+		p.fail("%s is missing", keyword)
+	}
+}
+
 func (p *parser) number(bits int) uint64 {
 	word := p.next()
 	n, err := strconv.ParseUint(word, 10, bits)
@@ -173,6 +179,9 @@ func (p *parser) link() rtnl.Link {
 		case "tx-checksum":
 			l.TxChecksum = p.onOff()
 		case "type":
+			if l.Kind != "" {
+				return false
+			}
 			l.Kind = rtnl.Kind(p.next())
 		default:
 			return p.linkType(&l, keyword)
@@ -222,6 +231,7 @@ func (p *parser) addr() rtnl.Addr {
 		}
 		return true
 	})
+	p.need("dev", a.Link)
 	return a
 }
 
@@ -296,6 +306,7 @@ func (p *parser) neigh() rtnl.Neigh {
 		}
 		return true
 	})
+	p.need("dev", n.Link)
 	return n
 }
 
@@ -313,6 +324,7 @@ func (p *parser) fdb() rtnl.FDB {
 		}
 		return true
 	})
+	p.need("dev", f.Link)
 	return f
 }
 
