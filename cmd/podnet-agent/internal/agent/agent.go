@@ -144,9 +144,10 @@ func (a *Agent) keep(ctx context.Context, name string, f func(context.Context) e
 }
 
 const (
-	coalesce   = 50 * time.Millisecond // events are gathered for this long after a pass
-	promptness = time.Second           // but never longer than this
-	grace      = 5 * time.Second       // for a pass that is under way when the agent stops
+	coalesce    = 50 * time.Millisecond  // events are gathered for this long after a pass
+	maxCoalesce = 300 * time.Millisecond // longer after a long pass, up to this
+	promptness  = time.Second            // and if passes fail, or somebody undoes their work, up to this
+	grace       = 5 * time.Second        // for a pass that is under way when the agent stops
 )
 
 func (a *Agent) loop(ctx context.Context) {
@@ -159,8 +160,9 @@ func (a *Agent) loop(ctx context.Context) {
 		a.status.tick()
 		start := time.Now()
 		again := a.finishedPass(ctx)
-		// Events wait: most of those that come now are of our own writes. A pass gets at most a fifth of one CPU, however many come.
-		gap := min(promptness, max(coalesce, 4*time.Since(start)))
+		// Events wait: most of those that come now are of our own writes. A pass of up to 75 ms gets a fifth of one CPU at most, however many
+		// come; a longer one, of many thousand peers or on a busy machine, gets more: healing is to take less than a second even then.
+		gap := min(maxCoalesce, max(coalesce, 4*time.Since(start)))
 		retry := time.Duration(0)
 		if a.failures > 0 {
 			retry = backoff(a.failures, a.o.Resync)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/handoff"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
@@ -40,6 +41,8 @@ type Parts struct {
 	Files  handoff.Files
 	List   handoff.Conflist
 	IPMasq bool
+
+	DiskPatience time.Duration // how long a pass waits for the files to be written, once; 0 = 2 s
 }
 
 // Concerns returns the concerns of a node in the order in which they are applied: the backend in use, masquerading, and when the backend
@@ -69,7 +72,10 @@ func (p Parts) Concerns(c netconf.Config) []Concern {
 	for _, c := range concerns {
 		needs = append(needs, c.Name)
 	}
-	return append(concerns, Concern{nameHandoff, needs, p.handoff})
+	disk := slowWork{patience: p.DiskPatience}
+	return append(concerns, Concern{nameHandoff, needs, func(_ context.Context, d Desired) Result {
+		return disk.do(func() Result { return p.handoff(d) })
+	}})
 }
 
 // Cleanup removes everything that the concerns own.
@@ -255,7 +261,7 @@ func (p Parts) forwarding(ctx context.Context, f rtnl.Family, uplink string) (st
 	return append(steps, rtnl.Sysctl{Name: name, Value: "1"}), nil
 }
 
-func (p Parts) handoff(_ context.Context, d Desired) Result {
+func (p Parts) handoff(d Desired) Result {
 	env := subnetenv.Env{Networks: d.Net.Networks, MTU: d.PodMTU(), IPMasq: p.IPMasq}
 	for _, l := range d.Locals {
 		env.Subnets = append(env.Subnets, netip.PrefixFrom(l.PodCIDR.Addr().Next(), l.PodCIDR.Bits()))

@@ -49,7 +49,7 @@ func newFakeNode(t *testing.T) *fakeNode {
 		Kernel: n.netns, VXLAN: vxlan.New(n.netns, vxlan.Options{KernelRelease: "6.18.0"}), HostGW: hostgw.New(n.netns, hostgw.Options{}), Masq: masq.New(n.filter, masq.Options{}),
 		Files:  handoff.Files{SubnetFile: filepath.Join(n.dir, "subnet.env"), Conflist: filepath.Join(n.dir, "net.d/10-podnet.conflist"), Record: filepath.Join(n.dir, "files.json")},
 		List:   handoff.Conflist{Name: "podnet", SubnetFile: filepath.Join(n.dir, "subnet.env"), Bridge: "cni0"},
-		IPMasq: true,
+		IPMasq: true, DiskPatience: time.Minute,
 	}
 	n.source.set(node.Snapshot{Synced: true, Nodes: []node.Node{
 		nodeA(),
