@@ -13,7 +13,8 @@ type Verb uint8
 //	Neigh, FDB       Add, Replace (add if missing), Delete
 //	Sysctl           Set
 //
-// Any other pair is refused with EOPNOTSUPP.
+// Any other pair is refused with EOPNOTSUPP. Adding a Link is done wholly or not at all, though it may take the kernel several messages. Deleting a
+// Route goes by its key and by gateway, device, protocol and type as far as they are given; deleting another object by its key.
 const (
 	Add Verb = iota + 1
 	Replace

@@ -17,9 +17,9 @@ type Groups struct {
 // Event says that something may have changed. It is a reason to look again, never a source of truth: a reconciler reads the kernel
 // anew. The zero Event with Overflow set means that notifications were lost (ENOBUFS) and everything has to be looked at.
 type Event struct {
-	Object   string   // "link", "addr", "route" or "neigh" (FDB entries come as "neigh")
+	Object   string   // "link", "addr", "route", "nexthop" (with Groups.Routes) or "neigh" (FDB entries come as "neigh")
 	Deleted  bool     // RTM_DEL*
 	Link     string   // device name, if the kernel gave one that is still known
-	Protocol Protocol // routes only
+	Protocol Protocol // of a route or nexthop
 	Overflow bool
 }
