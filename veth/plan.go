@@ -128,6 +128,9 @@ func podSysctls(o Options, want Config, ipv6Off string) []rtnl.Sysctl {
 	if want.hasIPv6() {
 		s = append(s,
 			sysctl("ipv6", o.Ifname, "disable_ipv6", "0"),
+			// The link-local address is derived from a MAC that is ours alone; asking whether somebody has it floods every port of
+			// the bridge (as the reference plugin).
+			sysctl("ipv6", o.Ifname, "accept_dad", "0"),
 			sysctl("ipv6", o.Ifname, "ndisc_notify", "1"),
 			sysctl("ipv6", o.Ifname, "keep_addr_on_down", "1")) // as IPv4 addresses do
 		if ipv6Off != "0" { // whoever switched IPv6 off did so on lo as well
