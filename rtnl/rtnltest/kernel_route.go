@@ -63,9 +63,6 @@ func (n *FakeNetns) newRoute(o rtnl.Route) (*route, *refusal) {
 	r := &route{Route: o.Canonical()}
 	r.MTU, r.AdvMSS = min(r.MTU, maxRTTMTU), min(r.AdvMSS, maxAdvMSS)
 	v6 := r.Dst.Addr().Is6()
-	if v6 && r.Protocol == rtnl.ProtocolUnspec {
-		r.Protocol = rtnl.ProtocolBoot
-	}
 	var no *refusal
 	if r.Link != "" {
 		if r.dev, no = n.device(r.Link); no != nil {
@@ -253,7 +250,9 @@ func (n *FakeNetns) deleteRoute(o rtnl.Route) *refusal {
 	if o.Dst.Addr().Is4() && o.Dst != o.Dst.Masked() {
 		return refuse(syscall.EINVAL, "Invalid prefix for given prefix length")
 	}
+	protocol := o.Protocol // none: a route of any protocol
 	o = o.Canonical()
+	o.Protocol = protocol
 	if o.Table == tableLocal {
 		return unmodelled("the local table")
 	}
