@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/internal/netns"
+	"github.com/podnet/podnet/rtnl"
 	"github.com/vishvananda/netlink"
 )
 
@@ -82,8 +85,9 @@ func (p *plugin) measure(add, del *sample) error {
 	})
 }
 
-// fill gives a host n pods. podnet-cni gets real ADDs; the peer gets its lease files and bridge ports written directly, since 1,000
-// of its ADDs take minutes. That favours the peer: its per-pod iptables chains are missing.
+// fill gives a host n pods. podnet-cni gets real ADDs. The peer gets its lease files and links written directly, since 1,000 of its ADDs
+// take minutes; each link ends in a namespace of its own too, so that both bridges flood as many pods. That favours the peer: its
+// per-pod iptables chains are missing.
 func (p *plugin) fill(n int) error {
 	if filepath.Base(p.path) == "podnet-cni" {
 		return p.addMany(n, 2, nil)
@@ -92,33 +96,47 @@ func (p *plugin) fill(n int) error {
 	if err != nil {
 		return err
 	}
-	return netns.Do(p.host, func() error {
-		if err := p.exec("ADD", id, pod); err != nil { // makes the bridge and the lease directory
+	// The first ADD makes the bridge and the lease directory.
+	if err := netns.Do(p.host, func() error { return p.exec("ADD", id, pod) }); err != nil {
+		return err
+	}
+	host, err := rtnl.Open(rtnl.Options{Netns: p.host})
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	leases := filepath.Join(p.b.dir, netns.Name(p.host), "bench")
+	for i := 3; i < n+3; i++ {
+		id, pod, err := p.pod()
+		if err != nil {
 			return err
 		}
-		leases := filepath.Join(p.b.dir, netns.Name(p.host), "bench")
-		var batch bytes.Buffer
-		for i := 3; i < n+3; i++ {
-			p.n++
-			lease := fmt.Appendf(nil, "%064x\r\neth0", p.n)
-			for _, addr := range []string{fmt.Sprintf("10.88.%d.%d", i>>8, i&255), fmt.Sprintf("fd00:10:88::%x", i)} {
-				if err := os.WriteFile(filepath.Join(leases, addr), lease, 0o600); err != nil {
-					return err
-				}
+		for _, addr := range []string{ipv4(i), fmt.Sprintf("fd00:10:88::%x", i)} {
+			if err := os.WriteFile(filepath.Join(leases, addr), []byte(id+"\r\neth0"), 0o600); err != nil {
+				return err
 			}
-			fmt.Fprintf(&batch, "link add fill%d type veth peer name peer%d\nlink set fill%d master cni0 up\n", i, i, i)
 		}
-		last := fmt.Appendf(nil, "10.88.%d.%d", (n+3)>>8, (n+3)&255)
-		if err := os.WriteFile(filepath.Join(leases, "last_reserved_ip.0"), last, 0o600); err != nil {
+		if err := fillLink(host, pod, i); err != nil {
 			return err
 		}
-		ip := exec.Command("ip", "-batch", "-")
-		ip.Stdin = &batch
-		if out, err := ip.CombinedOutput(); err != nil {
-			return fmt.Errorf("fill the bridge: %w: %s", err, out)
-		}
-		return nil
-	})
+	}
+	return os.WriteFile(filepath.Join(leases, "last_reserved_ip.0"), []byte(ipv4(n+3)), 0o600)
+}
+
+func ipv4(i int) string { return fmt.Sprintf("10.88.%d.%d", i>>8, i&255) }
+
+// fillLink connects a pod to cni0.
+func fillLink(host *rtnl.Conn, pod string, i int) error {
+	errs := host.Write(context.Background(), rtnl.Plan{{Verb: rtnl.Add, Object: rtnl.Link{Name: fmt.Sprintf("fill%d", i), Kind: rtnl.KindVeth,
+		Up: rtnl.On, Master: "cni0", Veth: rtnl.Veth{Peer: "eth0", PeerNetns: pod}}}})
+	inside, err := rtnl.Open(rtnl.Options{Netns: pod})
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	return errors.Join(errors.Join(errs...), errors.Join(inside.Write(context.Background(), rtnl.Plan{
+		{Verb: rtnl.Set, Object: rtnl.Link{Name: "eth0", Up: rtnl.On}},
+		{Verb: rtnl.Add, Object: rtnl.Addr{Link: "eth0", Prefix: netip.MustParsePrefix(ipv4(i) + "/16")}}})...))
 }
 
 // addMany runs n ADDs, at most width at once, and adds each one's time to took if that is not nil.

@@ -27,7 +27,7 @@ type bench struct {
 
 func main() {
 	bin := flag.String("bin", "../../bin", "directory of podnet's binaries")
-	pods := flag.Int("pods", 1000, "pods that are there already")
+	pods := flag.Int("pods", 1000, "pods that are there already (a bridge has 1,023 ports at most)")
 	rounds := flag.Int("rounds", 60, "measured ADDs and DELs of each plugin")
 	nodes := flag.Int("nodes", 5000, "nodes of the cluster that the agent is measured in")
 	goBench := flag.Bool("go", true, "run the packages' Go benchmarks too")
