@@ -23,10 +23,15 @@ func (n *FakeNetns) isLocal4(ip netip.Addr) bool {
 	return len(n.local[ip]) > 0 || ip.IsLoopback() && n.devices["lo"] != nil && n.devices["lo"].up()
 }
 
-// longestMatch returns the route of the main table with the longest prefix, then the lowest metric, of at least the scope and, if dev is
-// not nil, out of that device.
+// longestMatch looks in the main table, see longestMatchIn.
 func (n *FakeNetns) longestMatch(dst netip.Addr, dev *device, least rtnl.Scope) *route {
-	lengths := n.fib.lengths[fibTable{rtnl.TableMain, dst.Is6()}]
+	return n.longestMatchIn(rtnl.TableMain, dst, dev, least)
+}
+
+// longestMatchIn returns the route of a table with the longest prefix, then the lowest metric, of at least the scope and, if dev is
+// not nil, out of that device.
+func (n *FakeNetns) longestMatchIn(table uint32, dst netip.Addr, dev *device, least rtnl.Scope) *route {
+	lengths := n.fib.lengths[fibTable{table, dst.Is6()}]
 	if lengths == nil {
 		return nil
 	}
@@ -35,7 +40,7 @@ func (n *FakeNetns) longestMatch(dst netip.Addr, dev *device, least rtnl.Scope) 
 			continue
 		}
 		p, _ := dst.Prefix(l)
-		for _, r := range n.fib.at(rtnl.TableMain, p) {
+		for _, r := range n.fib.at(table, p) {
 			if dst.Is4() && r.Scope < least {
 				continue
 			}

@@ -65,9 +65,9 @@ func (n *FakeNetns) checkNexthop(o rtnl.Nexthop) (*device, *refusal) {
 	case !o.Gateway.IsValid() && o.Onlink:
 		return nil, refuse(syscall.EINVAL, "ONLINK flag can not be set for nexthop without a gateway")
 	case o.Gateway.Is6():
-		return n.checkNextHop6(d, o.Gateway, o.Onlink)
+		return n.checkNextHop6(d, o.Gateway, o.Onlink, rtnl.TableMain)
 	}
-	return n.checkNextHop4(d, o.Gateway, o.Onlink, rtnl.ScopeUniverse)
+	return n.checkNextHop4(d, o.Gateway, o.Onlink, rtnl.ScopeUniverse, rtnl.TableMain)
 }
 
 func (n *FakeNetns) deleteNexthop(o rtnl.Nexthop) *refusal {

@@ -75,10 +75,10 @@ func (n *FakeNetns) newRoute(o rtnl.Route) (*route, *refusal) {
 	case r.Nexthop != 0:
 		no = n.useNexthop(r, v6)
 	case v6:
-		r.dev, no = n.checkNextHop6(r.dev, r.Gateway, r.Onlink)
+		r.dev, no = n.checkNextHop6(r.dev, r.Gateway, r.Onlink, r.Table)
 	default:
 		r.own = n.isOwn(r.Gateway)
-		r.dev, no = n.checkNextHop4(r.dev, r.Gateway, r.Onlink, r.Scope)
+		r.dev, no = n.checkNextHop4(r.dev, r.Gateway, r.Onlink, r.Scope, r.Table)
 	}
 	if no != nil {
 		return nil, no
@@ -115,10 +115,10 @@ func (n *FakeNetns) useNexthop(r *route, v6 bool) *refusal {
 }
 
 // checkNextHop4 is fib_check_nh: the gateway must be on the link, and the device up. It returns the device.
-func (n *FakeNetns) checkNextHop4(dev *device, gw netip.Addr, onlink bool, scope rtnl.Scope) (*device, *refusal) {
+func (n *FakeNetns) checkNextHop4(dev *device, gw netip.Addr, onlink bool, scope rtnl.Scope, table uint32) (*device, *refusal) {
 	switch {
 	case gw.Is6(): // RFC 8950
-		return n.checkNextHop6(dev, gw, onlink)
+		return n.checkNextHop6(dev, gw, onlink, table)
 	case scope > rtnl.ScopeHost:
 		return nil, refuse(syscall.EINVAL, "Invalid scope")
 	case !gw.IsValid() && onlink:
@@ -146,6 +146,11 @@ func (n *FakeNetns) checkNextHop4(dev *device, gw netip.Addr, onlink bool, scope
 		least = rtnl.ScopeHost
 	}
 	m := n.lookup4(gw, dev, least)
+	if table != rtnl.TableMain { // the route's own table first
+		if r := n.longestMatchIn(table, gw, dev, least); r != nil && r.Type == rtnl.Unicast {
+			m = match{route: r, dev: r.out()}
+		}
+	}
 	switch {
 	case m.errno != 0:
 		return nil, refuse(m.errno, "Nexthop has invalid gateway")
@@ -161,7 +166,7 @@ func (n *FakeNetns) checkNextHop4(dev *device, gw netip.Addr, onlink bool, scope
 func (n *FakeNetns) isOwn(gw netip.Addr) bool { return gw.Is4() && n.isLocal4(gw) }
 
 // checkNextHop6 is fib6_nh_init and ip6_validate_gw.
-func (n *FakeNetns) checkNextHop6(dev *device, gw netip.Addr, onlink bool) (*device, *refusal) {
+func (n *FakeNetns) checkNextHop6(dev *device, gw netip.Addr, onlink bool, table uint32) (*device, *refusal) {
 	switch {
 	case gw.Is4():
 		return nil, refuse(syscall.EINVAL, "IPv6 does not support RTA_VIA attribute")
@@ -174,7 +179,7 @@ func (n *FakeNetns) checkNextHop6(dev *device, gw netip.Addr, onlink bool) (*dev
 	}
 	if gw.IsValid() {
 		var no *refusal
-		if dev, no = n.checkGateway6(dev, gw, onlink); no != nil {
+		if dev, no = n.checkGateway6(dev, gw, onlink, table); no != nil {
 			return nil, no
 		}
 	}
@@ -189,7 +194,7 @@ func (n *FakeNetns) checkNextHop6(dev *device, gw netip.Addr, onlink bool) (*dev
 	return dev, nil
 }
 
-func (n *FakeNetns) checkGateway6(dev *device, gw netip.Addr, onlink bool) (*device, *refusal) {
+func (n *FakeNetns) checkGateway6(dev *device, gw netip.Addr, onlink bool, table uint32) (*device, *refusal) {
 	ours := func() bool {
 		return slices.ContainsFunc(n.local[gw], func(d *device) bool { return d == dev || !gw.IsLinkLocalUnicast() })
 	}
@@ -203,15 +208,19 @@ func (n *FakeNetns) checkGateway6(dev *device, gw netip.Addr, onlink bool) (*dev
 		return nil, refuse(syscall.EINVAL, "Egress device not specified")
 	case gw.IsLinkLocalUnicast():
 	case onlink:
-		if r := n.longestMatch(gw, nil, rtnl.ScopeUniverse); r != nil && r.Dst.Bits() > 0 && r.Type == rtnl.Unicast && r.out() != dev {
+		if r := n.longestMatchIn(table, gw, nil, rtnl.ScopeUniverse); r != nil && r.Dst.Bits() > 0 && r.Type == rtnl.Unicast && r.out() != dev {
 			return nil, refuse(syscall.EINVAL, "Nexthop has invalid gateway or device mismatch")
 		}
 	default:
-		r := n.longestMatch(gw, dev, rtnl.ScopeUniverse)
+		direct := func(r *route) bool { return r != nil && r.Type == rtnl.Unicast && !r.via().IsValid() }
+		r := n.longestMatchIn(table, gw, dev, rtnl.ScopeUniverse)
+		if table != rtnl.TableMain && !direct(r) { // the route's own table first
+			r = n.longestMatch(gw, dev, rtnl.ScopeUniverse)
+		}
 		switch {
 		case dev == nil && n.hasIPv6(gw):
 			return nil, local
-		case r == nil || r.Type != rtnl.Unicast || r.via().IsValid():
+		case !direct(r):
 			return nil, refuse(syscall.EHOSTUNREACH, "")
 		}
 		dev = r.out()
