@@ -33,6 +33,7 @@ type options struct {
 	cniDataDir  string
 	bridge      string
 	stateDir    string
+	sysctlDir   string
 	listen      string
 	pprof       bool
 	resync      time.Duration
@@ -69,6 +70,7 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.StringVar(&o.cniDataDir, "cni-data-dir", "", "`directory` of the leases, for the CNI configuration list; empty: the plugin's default")
 	f.StringVar(&o.bridge, "bridge", "cni0", "`name` of the pods' bridge, for the CNI configuration list")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/podnet", "`directory` of the agent's lock and record of written files")
+	f.StringVar(&o.sysctlDir, "sysctl-dir", "/proc/sys", "`directory` of the kernel's settings; in a container, whose own cannot be written, where the node's are mounted")
 	f.StringVar(&o.listen, "listen", defaultListen, "`address`:port of /healthz, /readyz and /metrics; empty: off")
 	f.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof/ too")
 	f.DurationVar(&o.resync, "resync", 10*time.Second, "look at everything at least this often")
@@ -124,7 +126,7 @@ func (o *options) check() []error {
 	for _, p := range []struct {
 		flag, path string
 		optional   bool
-	}{{"subnet-file", o.subnetFile, false}, {"cni-conf-dir", o.cniConfDir, true}, {"cni-data-dir", o.cniDataDir, true}, {"state-dir", o.stateDir, false}} {
+	}{{"subnet-file", o.subnetFile, false}, {"cni-conf-dir", o.cniConfDir, true}, {"cni-data-dir", o.cniDataDir, true}, {"state-dir", o.stateDir, false}, {"sysctl-dir", o.sysctlDir, false}} {
 		if !(p.optional && p.path == "") && (!filepath.IsAbs(p.path) || strings.ContainsRune(p.path, 0)) {
 			fault(p.flag, p.path, "want an absolute path")
 		}

@@ -30,6 +30,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr *os.File) int {
+	if len(args) > 0 && args[0] == "install" {
+		return runInstall(ctx, args[1:], stdout, stderr)
+	}
 	o, err := parseFlags(args, getenv)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):

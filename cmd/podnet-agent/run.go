@@ -46,7 +46,7 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 		return err
 	}
 	defer unlock()
-	conn, err := rtnl.Open(rtnl.Options{})
+	conn, err := rtnl.Open(rtnl.Options{SysctlDir: o.sysctlDir})
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func cleanup(ctx context.Context, o options, stderr *os.File) error {
 		return err
 	}
 	defer unlock()
-	conn, err := rtnl.Open(rtnl.Options{})
+	conn, err := rtnl.Open(rtnl.Options{SysctlDir: o.sysctlDir})
 	if err != nil {
 		return err
 	}
