@@ -27,7 +27,6 @@ type cell struct {
 // report collects rows and prints them as they come.
 type report struct {
 	out     io.Writer // progress and table
-	color   bool
 	start   time.Time
 	rows    []row
 	skipped []string
