@@ -171,7 +171,7 @@ func (d *device) flushIPv6Routes() {
 // dropSource removes the IPv4 routes whose preferred source is no longer ours.
 func (n *FakeNetns) dropSource(ip netip.Addr) {
 	if n.fib.sources[ip] > 0 {
-		n.removeRoutes(false, func(r *route) bool { return r.Src == ip && r.Type == rtnl.Unicast })
+		n.removeRoutes(false, func(r *route) bool { return r.Src == ip })
 	}
 }
 

@@ -94,6 +94,9 @@ func (r *route) discard(v6 bool) *refusal {
 	if !v6 && (r.dev != nil || r.Gateway.IsValid()) {
 		return refuse(syscall.EINVAL, "Gateway, device and multipath can not be specified for this route type")
 	}
+	if r.Src.IsValid() {
+		return unmodelled("a preferred source of a route that discards")
+	}
 	r.dev, r.Link, r.Gateway, r.Onlink = nil, "", netip.Addr{}, false // IPv6 ignores them
 	return nil
 }
@@ -237,7 +240,7 @@ func (n *FakeNetns) checkGateway6(dev *device, gw netip.Addr, onlink bool, table
 // checkSource checks the preferred source: one of our addresses, for IPv6 a usable one.
 func (n *FakeNetns) checkSource(r *route) *refusal {
 	switch {
-	case !r.Src.IsValid(), r.Type != rtnl.Unicast && r.Dst.Addr().Is4():
+	case !r.Src.IsValid():
 		return nil
 	case r.Src.Is4() != r.Dst.Addr().Is4():
 		return refuse(syscall.EINVAL, "")
@@ -286,16 +289,10 @@ func (r *route) deletedBy(o rtnl.Route, dev *device) bool {
 	switch {
 	case r.nh != nil && o.Nexthop != 0 && o.Nexthop != r.Nexthop, r.nh == nil && o.Nexthop != 0:
 		return false
-	case r.nh != nil && v6:
-		return true // whatever else is named, 6.18
-	case r.nh != nil && o.Nexthop == 0 && (dev != nil || o.Gateway.IsValid()):
+	case o.Priority != 0 && o.Priority != r.Priority, o.Protocol != 0 && o.Protocol != r.Protocol, !v6 && o.Type != r.Type:
 		return false
-	case o.Priority != 0 && o.Priority != r.Priority, o.Protocol != 0 && o.Protocol != r.Protocol:
-		return false
-	case !v6 && o.Type != r.Type:
-		return false
-	case r.nh != nil:
-		return true
+	case r.nh != nil: // IPv6 does not look at device and gateway then, 6.18
+		return v6 || o.Nexthop != 0 || dev == nil && !o.Gateway.IsValid()
 	}
 	return (dev == nil || dev == r.dev) && (!o.Gateway.IsValid() || o.Gateway == r.Gateway)
 }
