@@ -46,6 +46,7 @@ cmd:                        *
 deploy:                     *
 examples:                   *
 test:                       *
+deploy:                     *
 `
 
 // allowedBy returns what a package may import besides std, or false if the law does not know it. The longest matching line counts.

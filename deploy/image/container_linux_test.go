@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/podnet/podnet/rtnl"
+	"github.com/podnet/podnet/rtnl/rtnltest"
+)
+
+// TestContainer runs the image's files under runc exactly as the DaemonSet says: capabilities, read-only root, no new privileges, mounts, arguments, the
+// system calls that RuntimeDefault forbids. Only the nodes come from files instead of the API server.
+func TestContainer(t *testing.T) {
+	rtnltest.RequireKernel(t, "containers in a network namespace")
+	if _, err := exec.LookPath("runc"); err != nil {
+		t.Skip("runc is not here (Debian: apt-get install runc)")
+	}
+	image := imageFiles(t)
+	n := newHost(t, image)
+
+	t.Run("install", func(t *testing.T) {
+		c := n.daemonSet.Spec.Template.Spec.InitContainers[0]
+		for _, want := range []string{"installed /opt/cni/bin/podnet-cni\n", "nothing to do\n"} {
+			if out, err := n.runc(t, c, c.Args).CombinedOutput(); err != nil || string(out) != want {
+				t.Fatalf("%q, %v, want %q", out, err, want)
+			}
+		}
+		want, err := os.ReadFile(filepath.Join(image, "podnet-cni"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have, err := os.ReadFile(n.path("/opt/cni/bin/podnet-cni")); err != nil || !bytes.Equal(have, want) {
+			t.Errorf("the plugin differs from the image's, %v", err)
+		}
+	})
+
+	agent := n.daemonSet.Spec.Template.Spec.Containers[0]
+	t.Run("agent without capabilities", func(t *testing.T) {
+		less := *agent.DeepCopy()
+		less.SecurityContext.Capabilities.Add = nil
+		out, stop := n.startAgent(t, less)
+		defer stop()
+		var code int
+		var text string
+		if !poll(20*time.Second, func() bool {
+			code, text = n.get("/readyz")
+			return strings.Contains(out.String(), "not permitted")
+		}) || code == http.StatusOK {
+			t.Errorf("NET_ADMIN is not needed? %d %s\n%s", code, text, out.String())
+		}
+	})
+	t.Run("agent", func(t *testing.T) {
+		out, stop := n.startAgent(t, agent)
+		var code int
+		var text string
+		ready := func() bool {
+			code, text = n.get("/readyz")
+			return code == http.StatusOK
+		}
+		if !poll(20*time.Second, ready) {
+			t.Fatalf("not ready: %d %s\n%s", code, text, out.String())
+		}
+		n.wantNetwork(t)
+		if msg, err := n.command("nft", "flush", "ruleset").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, msg)
+		}
+		if !poll(10*time.Second, func() bool { return n.rules() >= 2 }) {
+			t.Errorf("masquerading does not come back\n%s", out.String())
+		}
+		stop()
+		for _, word := range []string{"not permitted", "read-only", "denied", "level=ERROR", "level=WARN"} {
+			if strings.Contains(out.String(), word) {
+				t.Errorf("the log says %q:\n%s", word, out.String())
+			}
+		}
+		if entries, err := os.ReadDir(n.path("/var/lib/podnet")); err != nil || len(entries) == 0 {
+			t.Errorf("state directory: %v, %v", entries, err)
+		}
+	})
+}
+
+// imageFiles makes what the Dockerfile makes, with this machine's nft; or takes the directory in PODNET_IMAGE, which holds the files of a built image.
+func imageFiles(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if given := os.Getenv("PODNET_IMAGE"); given != "" {
+		if err := os.CopyFS(dir, os.DirFS(given)); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		nft, err := exec.LookPath("nft")
+		if err != nil {
+			t.Skip("nft is not here (Debian: apt-get install nftables)")
+		}
+		if err := copyClosure("/", dir, strings.TrimPrefix(nft, "/")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/podnet-agent", "./cmd/podnet-cni")
+	build.Dir = "../.."
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	for _, d := range []string{"proc", "sys", "dev", "run/podnet", "var/lib/podnet", "etc/podnet", "etc/cni/net.d", "opt/cni/bin", "host/proc/sys/net"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// host is a node: a network namespace, and a directory for its paths.
+type host struct {
+	t         *testing.T
+	image     string
+	dir       string
+	ns        *rtnltest.Netns
+	conn      *rtnl.Conn
+	daemonSet appsv1.DaemonSet
+	count     int
+}
+
+func newHost(t *testing.T, image string) *host {
+	t.Helper()
+	n := &host{t: t, image: image, dir: t.TempDir(), ns: rtnltest.NewNetns(t)}
+	n.conn = n.ns.Conn(t)
+	text, err := os.ReadFile("../base/daemonset.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.UnmarshalStrict(text, &n.daemonSet); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range n.daemonSet.Spec.Template.Spec.Volumes {
+		if v.HostPath != nil {
+			if err := os.MkdirAll(n.path(v.HostPath.Path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	netConf, err := os.ReadFile("../overlays/dual-stack/net-conf.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"net-conf.json": string(netConf)}
+	for i, name := range []string{"node-a", "node-b"} {
+		files["nodes/"+name+".yaml"] = fmt.Sprintf("name: %s\npodCIDRs: [10.244.%d.0/24, 'fd00:10:244:%d::/64']\naddresses: [192.168.1.%d, 'fd00:192::%d']\n", name, i+1, i+1, i+1, i+1)
+	}
+	if err := os.MkdirAll(n.path("config/nodes"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(n.path("config/"+name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan := rtnl.Plan{
+		{Verb: rtnl.Set, Object: rtnl.Link{Name: "lo", Up: rtnl.On}},
+		{Verb: rtnl.Add, Object: rtnl.Link{Name: "eth0", Kind: rtnl.KindBridge, Up: rtnl.On}},
+		{Verb: rtnl.Add, Object: rtnl.Addr{Link: "eth0", Prefix: netip.MustParsePrefix("192.168.1.1/24")}},
+		{Verb: rtnl.Add, Object: rtnl.Addr{Link: "eth0", Prefix: netip.MustParsePrefix("fd00:192::1/64"), NoDAD: true}},
+		{Verb: rtnl.Set, Object: rtnl.Sysctl{Name: "net/ipv4/ip_forward", Value: "0"}},
+	}
+	for _, err := range n.conn.Write(t.Context(), plan) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+func (n *host) path(p string) string { return filepath.Join(n.dir, p) }
+
+// command runs on the node.
+func (n *host) command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=" + n.ns.Path(), name}, args...)...)
+}
+
+func (n *host) rules() int {
+	out, _ := n.command("nft", "list", "ruleset").Output()
+	return strings.Count(string(out), "masquerade")
+}
+
+func (n *host) get(path string) (int, string) {
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(_ context.Context, network, address string) (c net.Conn, err error) {
+			err = n.ns.Do(func() error {
+				c, err = net.Dial(network, address)
+				return err
+			})
+			return c, err
+		}}}
+	r, err := client.Get("http://127.0.0.1:10270" + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return r.StatusCode, string(text)
+}
+
+// wantNetwork checks what the agent has to reach through its container.
+func (n *host) wantNetwork(t *testing.T) {
+	t.Helper()
+	for name, want := range map[string]string{"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"} {
+		if v, err := n.conn.Sysctl(t.Context(), name); v != want || err != nil {
+			t.Errorf("%s is %q, %v", name, v, err)
+		}
+	}
+	routes, err := n.conn.Routes(t.Context(), rtnl.RouteFilter{Protocol: rtnl.ProtocolVXLAN})
+	if err != nil || len(routes) != 2 {
+		t.Errorf("routes: %v, %v", routes, err)
+	}
+	if n.rules() < 2 {
+		t.Error("no masquerading")
+	}
+	for path, mode := range map[string]os.FileMode{"/run/podnet/subnet.env": 0o644, "/etc/cni/net.d/10-podnet.conflist": 0o600} {
+		if info, err := os.Stat(n.path(path)); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+}
+
+// startAgent starts the container with the nodes from files.
+func (n *host) startAgent(t *testing.T, c corev1.Container) (log *lockedBuffer, stop func()) {
+	t.Helper()
+	args := append(slices.Clone(c.Args), "--node-name=node-a", "--nodes=/etc/podnet/nodes")
+	cmd := n.runc(t, c, args)
+	log = &lockedBuffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	id := cmd.Args[len(cmd.Args)-1]
+	done := false
+	stop = func() {
+		if done {
+			return
+		}
+		done = true
+		_ = exec.Command("runc", "--root", n.path("runc"), "kill", id, "TERM").Run()
+		_ = cmd.Wait()
+	}
+	t.Cleanup(stop)
+	return log, stop
+}
+
+// poll waits for a condition.
+func poll(limit time.Duration, ok func() bool) bool {
+	for deadline := time.Now().Add(limit); !ok(); {
+		if time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return true
+}
+
+// runc returns the command that runs a container of the pod.
+func (n *host) runc(t *testing.T, c corev1.Container, args []string) *exec.Cmd {
+	t.Helper()
+	n.count++
+	id := fmt.Sprintf("podnet-%s-%d-%d", c.Name, os.Getpid(), n.count)
+	bundle := n.path(id)
+	spec, err := json.Marshal(n.spec(t, c, args))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(bundle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), spec, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = exec.Command("runc", "--root", n.path("runc"), "delete", "--force", id).Run() })
+	return exec.Command("runc", "--root", n.path("runc"), "run", "--bundle", bundle, id)
+}
