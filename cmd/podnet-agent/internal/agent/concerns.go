@@ -156,7 +156,7 @@ func eachPeer(d Desired, add func(peer)) (notes []string) {
 		network := d.Net.Network(l.Family)
 		device := vxlan.DeviceName(d.Net.Backend.VNI, l.Family)
 		for _, n := range d.Peers {
-			p := peer{n.Name, n.PodCIDR(l.Family), n.Address(l.Family), n.VTEPMAC}
+			p := peer{n.Name, n.PodCIDR(l.Family), n.Address(l.Family), n.MAC(l.Family)}
 			if p.mac.IsZero() {
 				p.mac = vxlan.MACFor(n.Name, device)
 			}
@@ -180,7 +180,7 @@ func vxlanConfig(d Desired) (vxlan.Config, []string) {
 	b := d.Net.Backend
 	c := vxlan.Config{VNI: b.VNI, Port: b.Port, Underlay: d.Uplink.Name, DirectRouting: b.DirectRouting, Peers: make([]vxlan.Peer, 0, len(d.Locals)*len(d.Peers))}
 	for _, l := range d.Locals {
-		e := vxlan.Endpoint{Local: l.Addr, PodCIDR: l.PodCIDR, MAC: d.Node.VTEPMAC}
+		e := vxlan.Endpoint{Local: l.Addr, PodCIDR: l.PodCIDR, MAC: d.Node.MAC(l.Family)}
 		if e.MAC.IsZero() {
 			e.MAC = vxlan.MACFor(d.Node.Name, vxlan.DeviceName(b.VNI, l.Family))
 		}

@@ -25,6 +25,7 @@ type Node struct {
 	PodCIDRs  []netip.Prefix // at most one per family
 	Addresses []netip.Addr   // in the underlay, at most one per family
 	VTEPMAC   rtnl.MAC       // zero: derived from the name
+	VTEPMAC6  rtnl.MAC       // of the IPv6 VTEP, if it is another one
 }
 
 // Snapshot is all that a source knows at one moment. It is never changed after it was handed out.
@@ -38,7 +39,7 @@ type Snapshot struct {
 
 // Equal reports whether n and o say the same.
 func (n Node) Equal(o Node) bool {
-	return n.Name == o.Name && n.VTEPMAC == o.VTEPMAC && slices.Equal(n.PodCIDRs, o.PodCIDRs) && slices.Equal(n.Addresses, o.Addresses)
+	return n.Name == o.Name && n.VTEPMAC == o.VTEPMAC && n.VTEPMAC6 == o.VTEPMAC6 && slices.Equal(n.PodCIDRs, o.PodCIDRs) && slices.Equal(n.Addresses, o.Addresses)
 }
 
 // PodCIDR returns the node's podCIDR of a family; the zero Prefix if there is none.
@@ -59,6 +60,14 @@ func (n Node) Address(f rtnl.Family) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// MAC returns the MAC address of the node's VTEP of a family; zero if it is derived.
+func (n Node) MAC(f rtnl.Family) rtnl.MAC {
+	if f == rtnl.IPv6 && !n.VTEPMAC6.IsZero() {
+		return n.VTEPMAC6
+	}
+	return n.VTEPMAC
 }
 
 // podCIDRBits are the shortest and longest prefix of a podCIDR: the shortest has room for a cluster, the longest for the
@@ -89,8 +98,10 @@ func (n Node) Validate() error {
 			}
 		}
 	}
-	if n.VTEPMAC.IsMulticast() {
-		faults = append(faults, fmt.Errorf("vtepMAC %q: a multicast address: want a unicast one, such as 02:00:0a:f4:01:00", n.VTEPMAC))
+	for _, mac := range []rtnl.MAC{n.VTEPMAC, n.VTEPMAC6} {
+		if mac.IsMulticast() {
+			faults = append(faults, fmt.Errorf("vtepMAC %q: a multicast address: want a unicast one, such as 02:00:0a:f4:01:00", mac))
+		}
 	}
 	return errors.Join(faults...)
 }
