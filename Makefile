@@ -11,7 +11,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: help build lab test check unit race bench faults fuzz clean
+.PHONY: help dist build lab test check unit race bench faults fuzz clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -66,6 +66,12 @@ fuzz:
 	@for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz); do \
 			echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; done; done
+
+# A release: static binaries for amd64 and arm64, SBOMs, manifests, checksums, in dist/. make dist VERIFY=1 builds it twice, the second time elsewhere and
+# from an empty cache, and compares.
+VERIFY ?=
+dist:
+	$(GO) run ./deploy/dist -version "$(VERSION)" $(if $(VERIFY),-verify)
 
 clean:
 	rm -rf bin dist
