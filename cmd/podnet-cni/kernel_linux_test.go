@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -15,8 +16,10 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/podnet/podnet/ipam"
 	"github.com/podnet/podnet/ipam/filestore"
@@ -39,7 +42,7 @@ func newKernelNode(t testing.TB) *kernelNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &kernelNode{t: t, host: host, dir: dir, dataDir: filepath.Join(t.TempDir(), "state"), cni: libcni.NewCNIConfigWithCacheDir([]string{dir}, t.TempDir(), nil)}
+	return &kernelNode{t: t, host: host, dir: dir, dataDir: filepath.Join(t.TempDir(), "state"), cni: containerRuntime(dir, t.TempDir())}
 }
 
 // kernelConf is a dual-stack network with everything on.
@@ -277,7 +280,7 @@ func TestKernelGC(t *testing.T) {
 	for i := range 3 {
 		k.mustAdd(kernelConf, fmt.Sprintf("c%d", i), rtnltest.NewNetns(t).Path())
 	}
-	k.cni = libcni.NewCNIConfigWithCacheDir([]string{k.dir}, t.TempDir(), nil) // a runtime that forgot
+	k.cni = containerRuntime(k.dir, t.TempDir()) // a runtime that forgot
 	if err := k.gc(kernelConf, types.GCAttachment{ContainerID: "c1", IfName: "eth0"}); err != nil {
 		t.Fatal(err)
 	}
@@ -332,4 +335,10 @@ func TestKernelConcurrentAdds(t *testing.T) {
 		t.Error(err)
 	}
 	k.wantNothing()
+}
+
+// containerRuntime returns libcni with plugins in dir. It is given its executor: the one that it makes by itself is a data race (cni v1.3.1, libcni.ensureExec).
+func containerRuntime(dir, cache string) *libcni.CNIConfig {
+	runner := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}, PluginDecoder: version.PluginDecoder{}}
+	return libcni.NewCNIConfigWithCacheDir([]string{dir}, cache, runner)
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/libcni"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
@@ -51,7 +50,7 @@ func TestKernelAsReference(t *testing.T) {
 			for i, plugin := range []string{"bridge", "podnet-cni"} {
 				k := newKernelNode(t)
 				if plugin == "bridge" {
-					k.cni = libcni.NewCNIConfigWithCacheDir([]string{dir}, t.TempDir(), nil)
+					k.cni = containerRuntime(dir, t.TempDir())
 				}
 				pod := rtnltest.NewNetns(t)
 				conf := fmt.Sprintf(`{"cniVersion":%q,"name":"net","plugins":[{"type":%q,%s}]}`, tc.version, plugin, tc.conf)
