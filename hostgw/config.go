@@ -90,7 +90,7 @@ func (e Endpoint) validate() (faults []error) { return peers.CheckEndpoint(e.Loc
 
 // acceptPeers returns the peers that can be programmed, by family in the order of their names, and what is wrong with the others.
 func (c Config) acceptPeers() (map[rtnl.Family][]Peer, []error) {
-	claims := peers.NewClaims(len(c.Peers), c.ClusterCIDRs)
+	claims := peers.NewClaims(len(c.Peers)/max(1, len(c.Endpoints)), c.ClusterCIDRs)
 	for _, e := range c.Endpoints {
 		claims.Own(e.Local, e.PodCIDR)
 	}

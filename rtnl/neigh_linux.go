@@ -10,7 +10,8 @@ import (
 func (c *Conn) Neighs(ctx context.Context, link string) ([]Neigh, error) {
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
-	var neighs []Neigh
+	t := table{typ: unix.RTM_GETNEIGH, family: unix.AF_UNSPEC, filter: RouteFilter{Link: link}}
+	neighs := make([]Neigh, 0, c.read.sizes.room(t))
 	err := c.read.dumpNeighs(ctx, "neigh dump", unix.AF_UNSPEC, link, func() { neighs = neighs[:0] }, func(n observedNeigh) {
 		if n.family != unix.AF_BRIDGE && n.flags&unix.NTF_PROXY == 0 && n.state&^unix.NUD_NOARP != 0 && n.IP.IsValid() {
 			n.Link = link
@@ -20,6 +21,10 @@ func (c *Conn) Neighs(ctx context.Context, link string) ([]Neigh, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.read.sizes.remember(t, len(neighs))
+	if len(neighs) == 0 {
+		return nil, nil
+	}
 	return neighs, nil
 }
 
@@ -27,7 +32,8 @@ func (c *Conn) Neighs(ctx context.Context, link string) ([]Neigh, error) {
 func (c *Conn) FDB(ctx context.Context, link string) ([]FDB, error) {
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
-	var entries []FDB
+	t := table{typ: unix.RTM_GETNEIGH, family: unix.AF_BRIDGE, filter: RouteFilter{Link: link}}
+	entries := make([]FDB, 0, c.read.sizes.room(t))
 	err := c.read.dumpNeighs(ctx, "fdb dump", unix.AF_BRIDGE, link, func() { entries = entries[:0] }, func(n observedNeigh) {
 		if n.family == unix.AF_BRIDGE && n.flags&unix.NTF_SELF != 0 && n.Permanent &&
 			n.IP.IsValid() && !n.MAC.IsZero() && !n.MAC.IsMulticast() {
@@ -36,6 +42,10 @@ func (c *Conn) FDB(ctx context.Context, link string) ([]FDB, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	c.read.sizes.remember(t, len(entries))
+	if len(entries) == 0 {
+		return nil, nil
 	}
 	return entries, nil
 }

@@ -12,8 +12,9 @@ func (c *Conn) Nexthops(ctx context.Context, p Protocol) ([]Nexthop, error) {
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
 	var names map[int32]string
-	var nexthops []Nexthop
-	var out []int32
+	t := table{typ: unix.RTM_GETNEXTHOP, filter: RouteFilter{Protocol: p}}
+	room := c.read.sizes.room(t)
+	nexthops, out := make([]Nexthop, 0, room), make([]int32, 0, room)
 	r, err := c.read.dump(ctx, unix.RTM_GETNEXTHOP, // the kernel filters by device only, not by protocol (6.18)
 		func(e *encoder) { encodeNhMsg(e, unix.AF_UNSPEC, 0, 0) },
 		func() { nexthops, out = nexthops[:0], out[:0] },
@@ -25,8 +26,12 @@ func (c *Conn) Nexthops(ctx context.Context, p Protocol) ([]Nexthop, error) {
 	if err == nil {
 		err = r.error("nexthop dump", "")
 	}
-	if err != nil || len(nexthops) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	c.read.sizes.remember(t, len(nexthops))
+	if len(nexthops) == 0 {
+		return nil, nil
 	}
 	if names, err = c.read.linkNames(ctx); err != nil {
 		return nil, err

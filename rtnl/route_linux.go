@@ -26,7 +26,8 @@ func (c *Conn) Routes(ctx context.Context, f RouteFilter) ([]Route, error) {
 	if f.Family != AnyFamily {
 		families = []Family{f.Family}
 	}
-	var routes []Route
+	t := table{typ: unix.RTM_GETROUTE, filter: f}
+	routes := make([]Route, 0, c.read.sizes.room(t))
 	for _, family := range families {
 		start := len(routes)
 		r, err := c.read.dump(ctx, unix.RTM_GETROUTE,
@@ -49,6 +50,10 @@ func (c *Conn) Routes(ctx context.Context, f RouteFilter) ([]Route, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	c.read.sizes.remember(t, len(routes))
+	if len(routes) == 0 {
+		return nil, nil
 	}
 	return routes, nil
 }

@@ -33,6 +33,37 @@ type socket struct {
 	answers int    // how many answers to failed messages the receive buffer holds
 	in      []byte // made at first use: it is larger than the rest of a Conn
 	out     encoder
+	sizes   sizes
+}
+
+// table names what a dump returns: the objects of a device, or the routes that a filter selects.
+type table struct {
+	typ    uint16
+	family uint8
+	filter RouteFilter
+}
+
+// sizes remembers how many objects each dump returned last, so that the next begins with room for them: growing step by step, 10,000 routes
+// leave four times their size to the garbage collector.
+type sizes map[table]int
+
+// room returns a capacity for a dump. It does not trust the past too far: a table that was once large is not paid for ever.
+func (s sizes) room(t table) int {
+	n := s[t]
+	return n + n/16
+}
+
+// remember keeps the size of a dump. Devices come and go; there are never many that are dumped again.
+func (s *sizes) remember(t table, n int) {
+	const most = 32
+	if *s == nil || len(*s) >= most {
+		*s = sizes{}
+	}
+	if n < 64 {
+		delete(*s, t)
+		return
+	}
+	(*s)[t] = n
 }
 
 // openSocket opens a socket in the network namespace of the calling thread.

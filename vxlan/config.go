@@ -228,7 +228,8 @@ func checkMAC(m rtnl.MAC) error {
 // acceptPeers returns the peers that can be programmed, by family in the order of their names, and what is wrong with the others.
 // Of two that claim the same thing the first by name has it, whatever the order they are given in: no route ever flaps between them.
 func (c Config) acceptPeers() (map[rtnl.Family][]Peer, []error) {
-	claims := peers.NewClaims(len(c.Peers), c.ClusterCIDRs)
+	perFamily := len(c.Peers) / max(1, len(c.Endpoints))
+	claims := peers.NewClaims(perFamily, c.ClusterCIDRs)
 	macs := make(map[macKey]string, len(c.Peers))
 	for _, e := range c.Endpoints {
 		claims.Own(e.Local, e.PodCIDR)
@@ -252,6 +253,9 @@ func (c Config) acceptPeers() (map[rtnl.Family][]Peer, []error) {
 			continue
 		}
 		macs[key] = p.Name
+		if accepted[key.family] == nil {
+			accepted[key.family] = make([]Peer, 0, perFamily)
+		}
 		accepted[key.family] = append(accepted[key.family], p)
 	}
 	return accepted, faults

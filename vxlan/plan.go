@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/podnet/podnet/internal/peers"
 	"github.com/podnet/podnet/rtnl"
@@ -164,11 +165,10 @@ func (f *familyPlan) mine(have snapshot, gone map[string]bool) ([]rtnl.Route, []
 			nexthops = append(nexthops, n)
 		}
 	}
-	routes := make([]rtnl.Route, 0, len(have.routes))
-	for _, r := range have.routes {
-		if rtnl.FamilyOf(r.Dst.Addr()) == f.family && !gone[r.Link] && !goneIDs[r.Nexthop] {
-			routes = append(routes, r)
-		}
+	routes := peers.OfFamily(have.routes, f.family)
+	goes := func(r rtnl.Route) bool { return gone[r.Link] || goneIDs[r.Nexthop] }
+	if slices.ContainsFunc(routes, goes) {
+		routes = slices.DeleteFunc(slices.Clone(routes), goes)
 	}
 	return routes, nexthops
 }

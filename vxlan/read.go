@@ -13,7 +13,7 @@ import (
 // snapshot is what the kernel has, of what matters to a Config. Each table is dumped once.
 type snapshot struct {
 	links    []rtnl.Link
-	routes   []rtnl.Route // the whole main table: others' routes decide what is on-link, and may be in the way
+	routes   []rtnl.Route // the whole main table: others' routes decide what is on-link, and may be in the way; if nothing is wanted, our own
 	nexthops []rtnl.Nexthop
 	// noNexthops: the kernel has no nexthop objects (before Linux 5.3).
 	noNexthops bool
@@ -44,10 +44,14 @@ func (r *Reconciler) read(ctx context.Context, want Config) (snapshot, error) {
 	if s.links, err = r.kernel.Links(ctx); err != nil {
 		return s, fmt.Errorf("vxlan: read links: %w", err)
 	}
-	if s.routes, err = r.kernel.Routes(ctx, rtnl.RouteFilter{}); err != nil {
+	var only rtnl.Protocol
+	if want.isZero() { // what a backend that is not in use looks at costs next to nothing
+		only = rtnl.ProtocolVXLAN
+	}
+	if s.routes, err = r.kernel.Routes(ctx, rtnl.RouteFilter{Protocol: only}); err != nil {
 		return s, fmt.Errorf("vxlan: read routes: %w", err)
 	}
-	switch s.nexthops, err = r.kernel.Nexthops(ctx, 0); {
+	switch s.nexthops, err = r.kernel.Nexthops(ctx, only); {
 	case errors.Is(err, errors.ErrUnsupported):
 		s.noNexthops = true
 	case err != nil:

@@ -50,7 +50,7 @@ func Owner(name string) string {
 	return "peer " + strconv.Quote(name)
 }
 
-// NewClaims returns empty Claims, with room for the claims of n peers. If there are cluster pod ranges, no peer's may lie outside of them.
+// NewClaims returns empty Claims, with room for the claims of n peers in each address family. If there are cluster pod ranges, no peer's may lie outside of them.
 func NewClaims(n int, cluster []netip.Prefix) *Claims {
 	return &Claims{cluster: cluster, pods: prefixSet{hint: n}, nodes: prefixSet{hint: n}}
 }
