@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,18 +100,20 @@ func sweep() error {
 		if err != nil {
 			continue // in use, or somebody else's
 		}
-		killUsersOf(dir)
+		for deadline := time.Now().Add(5 * time.Second); killUsersOf(dir) > 0 && time.Now().Before(deadline); {
+			time.Sleep(10 * time.Millisecond) // the kernel takes its time to end a process
+		}
 		errs = append(errs, os.RemoveAll(dir))
 		lock.Close()
 	}
 	return errors.Join(errs...)
 }
 
-// killUsersOf kills the processes that name a directory in their command line, as every component does.
-func killUsersOf(dir string) {
+// killUsersOf kills the processes that name a directory in their command line, as every component does, and tells how many there are.
+func killUsersOf(dir string) (found int) {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
-		return
+		return 0
 	}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -119,8 +122,10 @@ func killUsersOf(dir string) {
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && pid != os.Getpid() {
 			_ = unix.Kill(pid, syscall.SIGKILL) // already gone is as good
+			found++
 		}
 	}
+	return found
 }
 
 // SaveEtcd copies etcd's data to a new directory. Etcd is paused meanwhile, so the copy is what a crash at that moment would have left.

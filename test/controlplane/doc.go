@@ -12,8 +12,10 @@
 //
 // Faults on purpose: [ControlPlane.Pause] stops a component without closing its connections (half-open), [ControlPlane.Kill] and
 // [ControlPlane.Stop] end it, [ControlPlane.Start] starts it again on the same port with the same data, [ControlPlane.SaveEtcd] and
-// [ControlPlane.RestoreEtcd] take the cluster back to an older state, [ControlPlane.SetToken] rotates a static token. Two more need no method: a restarted API
-// server answers 410 to watches from before, and a PriorityLevelConfiguration with no shares and limitResponse Reject makes it answer 429.
+// [ControlPlane.RestoreEtcd] take the cluster back to an older state, [ControlPlane.SetToken] rotates a static token. Some need no method: a
+// restarted API server answers 410 to watches from before; a PriorityLevelConfiguration without
+// shares makes it answer 429 to all but one request at a time (faults_test.go shows both); a
+// ClusterRoleBinding can be deleted; a token that is bound to an object is refused within 10 s of the object's end.
 //
 // How failure behaves: an error names the component and ends with the tail of its log. A failed [Start] leaves nothing behind. The processes
 // die with the process that started them, even if that is killed (PR_SET_PDEATHSIG).
@@ -23,5 +25,5 @@
 // Concurrency: requests ([Client], Token, Kubectl) may run at the same time. Methods that start, stop or pause components may not run at the same
 // time as one another.
 //
-// Measured (2 cores, Linux 6.18, Kubernetes v1.36.3): see the README of test/kube.
+// What it takes is in the README of test/kube.
 package controlplane

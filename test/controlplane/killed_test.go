@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/podnet/podnet/test/controlplane"
@@ -42,8 +43,11 @@ func TestKilledLeavesNothing(t *testing.T) {
 	if err := helper.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer helper.Wait()
-	defer helper.Process.Kill()
+	end := sync.OnceFunc(func() {
+		helper.Process.Kill()
+		helper.Wait() // only then the kernel has closed all of its files, and so freed the lock
+	})
+	defer end()
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	dir := strings.TrimSpace(line)
 	if err != nil || !strings.HasPrefix(dir, "/") {
@@ -52,9 +56,7 @@ func TestKilledLeavesNothing(t *testing.T) {
 	if users := usersOf(t, dir); len(users) != 2 {
 		t.Fatalf("processes of the helper: %q, want etcd and kube-apiserver", users)
 	}
-	if err := helper.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	end()
 	eventually(t, func() error {
 		if users := usersOf(t, dir); len(users) != 0 {
 			return fmt.Errorf("processes after the kill: %q", users)
