@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +61,28 @@ type Options struct {
 	Watches  []Watch
 	Metrics  *Metrics
 	Logger   *slog.Logger
+	// Observe, if it is set, is told what each pass came to. It must not block.
+	Observe func(Outcome)
+}
+
+// Outcome is what a pass came to.
+type Outcome struct {
+	Desired   Desired
+	Converged bool    // everything stands
+	States    []State // of "node", "uplink" and the concerns, in order
+	LeftOut   []string
+}
+
+// State says how one thing stands.
+type State struct {
+	Name string
+	// Text says why it does not stand; "" if it does.
+	Text string
+}
+
+// Failed reports whether it is at fault itself: it neither stands nor waits for something else.
+func (s State) Failed() bool {
+	return s.Text != "" && s.Text != starting && !strings.HasPrefix(s.Text, waitsFor)
 }
 
 // Agent is the loop.

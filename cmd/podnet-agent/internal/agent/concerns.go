@@ -180,10 +180,7 @@ func vxlanConfig(d Desired) (vxlan.Config, []string) {
 	b := d.Net.Backend
 	c := vxlan.Config{VNI: b.VNI, Port: b.Port, Underlay: d.Uplink.Name, DirectRouting: b.DirectRouting, Peers: make([]vxlan.Peer, 0, len(d.Locals)*len(d.Peers))}
 	for _, l := range d.Locals {
-		e := vxlan.Endpoint{Local: l.Addr, PodCIDR: l.PodCIDR, MAC: d.Node.MAC(l.Family)}
-		if e.MAC.IsZero() {
-			e.MAC = vxlan.MACFor(d.Node.Name, vxlan.DeviceName(b.VNI, l.Family))
-		}
+		e := vxlan.Endpoint{Local: l.Addr, PodCIDR: l.PodCIDR, MAC: d.VTEPMAC(l.Family)}
 		if b.MTU != 0 {
 			e.MTU = d.mtu(l.Family)
 		}

@@ -52,6 +52,14 @@ func (d Desired) mtu(f rtnl.Family) int {
 	return mtu
 }
 
+// VTEPMAC is the MAC address of this node's VTEP of a family.
+func (d Desired) VTEPMAC(f rtnl.Family) rtnl.MAC {
+	if mac := d.Node.MAC(f); !mac.IsZero() {
+		return mac
+	}
+	return vxlan.MACFor(d.Node.Name, vxlan.DeviceName(d.Net.Backend.VNI, f))
+}
+
 func (d Desired) equal(o Desired) bool {
 	sameNet := slices.Equal(d.Net.Networks, o.Net.Networks) && d.Net.Backend == o.Net.Backend
 	return sameNet && d.Node.Equal(o.Node) && slices.Equal(d.Locals, o.Locals) && slices.EqualFunc(d.Peers, o.Peers, node.Node.Equal) &&

@@ -60,5 +60,8 @@ func NewMetrics(version string, concerns []string) *Metrics {
 // Overflow counts lost notifications.
 func (m *Metrics) Overflow() { m.overflows.Inc() }
 
+// Registerer takes the metrics of what the agent works with.
+func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
+
 // Gatherer returns what /metrics shows.
 func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }

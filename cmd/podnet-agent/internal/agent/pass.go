@@ -46,9 +46,14 @@ func (a *Agent) pass(ctx context.Context) (again time.Duration) {
 	if held != "" {
 		notes = append(notes, held)
 	}
+	known := len(notes)
 	writes := a.applyAll(ctx, d, failed, &notes)
 	failed[needNode] = nodeErr != nil
-	a.finish(d, failed, writes, notes, start)
+	leftOut := slices.Clone(notes[known:])
+	ok := a.finish(d, failed, writes, notes, start)
+	if a.o.Observe != nil {
+		a.o.Observe(Outcome{Desired: d, Converged: ok, States: a.status.all(), LeftOut: leftOut})
+	}
 	return again
 }
 
@@ -81,9 +86,9 @@ func (a *Agent) applyAll(ctx context.Context, d Desired, failed map[string]bool,
 	return all
 }
 
-// finish says what the pass came to.
-func (a *Agent) finish(d Desired, failed map[string]bool, writes []applied, notes []string, start time.Time) {
-	ok := true
+// finish says what the pass came to, and returns whether everything stands.
+func (a *Agent) finish(d Desired, failed map[string]bool, writes []applied, notes []string, start time.Time) (ok bool) {
+	ok = true
 	for _, f := range failed {
 		ok = ok && !f
 	}
@@ -111,11 +116,12 @@ func (a *Agent) finish(d Desired, failed map[string]bool, writes []applied, note
 	}
 	if !ok {
 		a.failures++
-		return
+		return false
 	}
 	a.failures = 0
 	a.last, a.converged = d, true
 	m.lastSuccess.SetToCurrentTime()
+	return true
 }
 
 // waitError is the reason of a concern that was not applied. It is no fault of its own.

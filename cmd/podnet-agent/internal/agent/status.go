@@ -39,6 +39,17 @@ func (s *status) set(name, state string) (changed bool, was string) {
 	return was != state, was
 }
 
+// all returns how everything stands.
+func (s *status) all() []State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := make([]State, len(s.names))
+	for i, n := range s.names {
+		states[i] = State{n, s.states[n]}
+	}
+	return states
+}
+
 func (s *status) setNotes(notes []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
