@@ -27,6 +27,14 @@ lab:
 	@$(MAKE) --no-print-directory build
 	bin/lab $(LAB)
 
+# The same with nodes, podCIDRs and rights from a real Kubernetes control plane, which is built once: that takes minutes.
+lab-kubernetes:
+	@[ "$$(id -u)" -eq 0 ] || { echo "make lab-kubernetes: needs root, to make network namespaces. Run: sudo make lab-kubernetes" >&2; exit 1; }
+	@test/install-tools lab
+	@GO="$(GO)" test/kube/build
+	@$(MAKE) --no-print-directory build
+	bin/lab --kubernetes $(LAB)
+
 test: check unit race
 	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory lab; \
 	else echo "make test: not root: the kernel tests were skipped (each says so with go test -v) and the lab was not run"; fi

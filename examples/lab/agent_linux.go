@@ -78,16 +78,19 @@ func (l *lab) startAgent(n *node) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(l.bin, "podnet-agent"),
+	source := []string{"--nodes", l.path("nodes")}
+	if l.kubernetes {
+		source = []string{"--kubeconfig", n.path("kubeconfig")}
+	}
+	cmd := exec.Command(filepath.Join(l.bin, "podnet-agent"), append(source,
 		"--node-name", n.name,
-		"--nodes", l.path("nodes"),
 		"--net-conf", l.path("net-conf.json"),
 		"--subnet-file", n.path("subnet.env"),
 		"--cni-conf-dir", n.path("net.d"),
 		"--cni-data-dir", n.path("cni"),
 		"--state-dir", n.path("agent"),
 		"--listen", agentListen,
-	)
+	)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := l.spawner.start(n.netns, cmd); err != nil {
 		return fmt.Errorf("start podnet-agent on %s: %w", n.name, err)

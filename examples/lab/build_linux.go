@@ -14,6 +14,10 @@ import (
 // build makes the namespaces and joins them: one bridge per segment in the lan namespace, one veth per port.
 func (t *topology) build(ctx context.Context) error {
 	machines := []*machine{&t.router, &t.outside}
+	segments := []segment{segmentA, segmentB, internet}
+	if t.kubernetes {
+		machines, segments = append(machines, &t.control), append(segments, controls)
+	}
 	for _, n := range t.nodes {
 		machines = append(machines, &n.machine)
 	}
@@ -21,10 +25,19 @@ func (t *topology) build(ctx context.Context) error {
 		return err
 	}
 	var plan rtnl.Plan
-	for _, s := range []segment{segmentA, segmentB, internet} {
+	for _, s := range segments {
 		plan = append(plan, set(rtnl.Sysctl{Name: "net/ipv6/conf/default/disable_ipv6", Value: "1"}),
 			rtnl.Change{Verb: rtnl.Add, Object: rtnl.Link{Name: s.name, Kind: rtnl.KindBridge, Up: rtnl.On}})
 	}
+	if err := write(ctx, t.lan, plan); err != nil {
+		return err
+	}
+	return t.plug(ctx, machines...)
+}
+
+// plug makes machines and joins them to their segments.
+func (t *topology) plug(ctx context.Context, machines ...*machine) error {
+	var plan rtnl.Plan
 	for _, m := range machines {
 		if err := create(m.netns); err != nil {
 			return err
@@ -45,6 +58,15 @@ func (t *topology) build(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unplug takes a machine off the underlay, as if it had lost power.
+func (t *topology) unplug(ctx context.Context, m *machine) error {
+	var plan rtnl.Plan
+	for _, p := range m.ports {
+		plan = append(plan, rtnl.Change{Verb: rtnl.Delete, Object: rtnl.Link{Name: portName(m, p)}})
+	}
+	return write(ctx, t.lan, plan)
 }
 
 // machinePlan gives a machine its addresses, a default route to the router and, if it is the router, forwarding. Addresses are usable at once (nodad).
@@ -102,20 +124,32 @@ func write(ctx context.Context, path string, plan rtnl.Plan) error {
 
 // prepareFiles writes what an operator writes on each node: the network configuration and the node descriptors.
 func (t *topology) prepareFiles() error {
-	nodesDir := t.path("nodes")
-	if err := os.MkdirAll(nodesDir, 0o700); err != nil {
-		return err
-	}
 	if err := os.WriteFile(t.path("net-conf.json"), t.netConf(), 0o600); err != nil {
 		return err
 	}
 	for _, n := range t.nodes {
-		for _, dir := range []string{n.dir, n.path("cni"), n.path("net.d")} {
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return err
-			}
+		if err := n.makeDirs(); err != nil {
+			return err
 		}
+	}
+	if t.kubernetes {
+		return nil
+	}
+	if err := os.MkdirAll(t.path("nodes"), 0o700); err != nil {
+		return err
+	}
+	for _, n := range t.nodes {
 		if err := os.WriteFile(t.path("nodes", n.name+".yaml"), n.descriptor(), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeDirs makes the node's own directories.
+func (n *node) makeDirs() error {
+	for _, dir := range []string{n.dir, n.path("cni"), n.path("net.d")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/podnet/podnet/test/controlplane"
 	"github.com/spf13/pflag"
 )
 
@@ -22,6 +23,7 @@ type lab struct {
 	*topology
 	report       *report
 	spawner      *spawner
+	cluster      *cluster // with --kubernetes
 	stopServers  []func()
 	conflistSeen json.RawMessage
 }
@@ -86,6 +88,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.pods, "pods", 2, "number of pods on each node")
 	fs.StringVar(&o.backend, "backend", "vxlan", "vxlan (with direct routing) or host-gw")
 	fs.StringVar(&o.family, "family", "dual", "dual, ipv4 or ipv6")
+	fs.BoolVar(&o.kubernetes, "kubernetes", false, "with a real Kubernetes control plane, which test/kube/build builds; the agents find each other through its Nodes")
+	fs.StringVar(&o.deploy, "deploy", filepath.Join(filepath.Dir(self), "..", "deploy"), "directory of the manifests, for --kubernetes")
 	fs.BoolVar(&o.keep, "keep", false, "leave the network standing until Ctrl-C, to look around in it")
 	fs.BoolVar(&o.json, "json", false, "print the results as JSON; progress goes to standard error")
 	fs.StringVar(&o.bin, "bin", filepath.Dir(self), "directory of podnet-agent and podnet-cni")
@@ -106,6 +110,14 @@ func preflight(o options) error {
 	}
 	if _, err := exec.LookPath("nft"); err != nil {
 		errs = append(errs, errors.New("needs nft: on Debian, apt-get install nftables"))
+	}
+	if o.kubernetes {
+		if _, err := controlplane.Find(); err != nil {
+			errs = append(errs, err)
+		}
+		if _, err := os.Stat(filepath.Join(o.deploy, "base", "kustomization.yaml")); err != nil {
+			errs = append(errs, fmt.Errorf("--deploy: needs podnet's manifests: %w", err))
+		}
 	}
 	for _, binary := range []string{"podnet-agent", "podnet-cni"} {
 		if _, err := os.Stat(filepath.Join(o.bin, binary)); err != nil {
@@ -139,23 +151,26 @@ func start(o options, r *report) (*lab, error) {
 	return &lab{topology: t, report: r, spawner: s}, nil
 }
 
+// step is one part of a run.
+type step struct {
+	title string
+	run   func()
+}
+
 // run builds, shows, checks and breaks the network. Its error is what kept it from doing so; failed checks stand in the report.
 func (l *lab) run(ctx context.Context) error {
 	if err := l.up(ctx); err != nil {
 		return err
 	}
 	fmt.Fprintln(l.report.out, l.picture())
-	for _, step := range []struct {
-		title string
-		run   func()
-	}{
+	for _, step := range append([]step{
 		{"packets", func() { l.connectivity(ctx) }},
 		{"packet size", l.packetSize},
 		{"speed", l.speed},
 		{"pods as the runtime sees them", func() { l.checkPods(ctx) }},
 		{"restarts", func() { l.restarts(ctx) }},
 		{"faults", func() { l.heals(ctx) }},
-	} {
+	}, l.clusterSteps(ctx)...) {
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}
@@ -164,6 +179,9 @@ func (l *lab) run(ctx context.Context) error {
 	}
 	if l.keep {
 		l.report.progress("standing until Ctrl-C: ip netns list; files in %s", l.dir)
+		if l.cluster != nil {
+			l.report.progress("and: %s", l.kubectlCommand("get nodes -o wide"))
+		}
 		<-ctx.Done()
 	}
 	l.report.progress("end")
@@ -176,6 +194,11 @@ func (l *lab) up(ctx context.Context) error {
 	l.report.progress("underlay: %d nodes, a router, a host outside", len(l.nodes))
 	if err := errors.Join(l.prepareFiles(), l.build(ctx)); err != nil {
 		return err
+	}
+	if l.kubernetes {
+		if err := l.startCluster(ctx); err != nil {
+			return err
+		}
 	}
 	l.report.progress("agents: %s, %s", l.backend, l.family)
 	for _, n := range l.nodes {
@@ -202,7 +225,17 @@ func (l *lab) up(ctx context.Context) error {
 }
 
 func (l *lab) startServers() error {
-	for _, p := range l.pods() {
+	for _, n := range l.nodes {
+		if err := l.serveNode(n); err != nil {
+			return err
+		}
+	}
+	return l.serveMachine(&l.outside)
+}
+
+// serveNode answers on a node and in its pods.
+func (l *lab) serveNode(n *node) error {
+	for _, p := range n.pods {
 		addrs := loopbacks(l.families())
 		for _, a := range p.addrs {
 			addrs = append(addrs, a.Addr())
@@ -211,15 +244,13 @@ func (l *lab) startServers() error {
 			return err
 		}
 	}
-	machines := []*machine{&l.outside}
-	for _, n := range l.nodes {
-		machines = append(machines, &n.machine)
-	}
-	for _, m := range machines {
-		for _, a := range m.ports[0].addrs {
-			if err := l.serve(m.netns, a.Addr()); err != nil {
-				return err
-			}
+	return l.serveMachine(&n.machine)
+}
+
+func (l *lab) serveMachine(m *machine) error {
+	for _, a := range m.ports[0].addrs {
+		if err := l.serve(m.netns, a.Addr()); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -233,6 +264,11 @@ func (l *lab) end() error {
 	for _, n := range l.nodes {
 		if n.agent != nil {
 			n.agent.stop(syscall.SIGTERM)
+		}
+	}
+	if l.cluster != nil {
+		if err := l.cluster.plane.Close(); err != nil {
+			return fmt.Errorf("end the control plane: %w", err)
 		}
 	}
 	if err := removeRun(l.id, l.dir); err != nil {

@@ -99,7 +99,7 @@ type nodeJSON struct {
 
 func (l *lab) json(w io.Writer, runErr error) error {
 	s := summary{
-		Options: map[string]any{"nodes": l.options.nodes, "pods": l.options.pods, "backend": l.backend, "family": l.family},
+		Options: map[string]any{"nodes": l.options.nodes, "pods": l.options.pods, "backend": l.backend, "family": l.family, "kubernetes": l.kubernetes},
 		Checks:  l.report.rows, Skipped: l.report.skipped, Seconds: time.Since(l.report.start).Seconds(),
 	}
 	s.Passed, s.Failed = l.report.count()
@@ -125,6 +125,9 @@ func (t *topology) picture() string {
 	fmt.Fprintf(&b, "\n  outside       %s\n", join(t.outside.ports[0].addrs))
 	fmt.Fprintf(&b, "     |\n")
 	fmt.Fprintf(&b, "  router        %s\n", join(t.router.ports[2].addrs))
+	if t.kubernetes {
+		fmt.Fprintf(&b, "     |\n     +-- control     %s   kube-apiserver, kube-controller-manager, etcd\n", join(t.control.ports[0].addrs))
+	}
 	segments := []segment{segmentA, segmentB}
 	for i, s := range segments {
 		var on []*node

@@ -17,6 +17,9 @@ type options struct {
 	family      string // dual, ipv4 or ipv6
 	keep, json  bool
 	bin         string
+
+	kubernetes bool
+	deploy     string // directory of the manifests
 }
 
 func (o options) validate() error {
@@ -38,6 +41,7 @@ var (
 	segmentA = segment{name: "segment-a", prefixes: prefixes("192.168.10.0/24", "fd00:192:168:10::/64")}
 	segmentB = segment{name: "segment-b", prefixes: prefixes("192.168.20.0/24", "fd00:192:168:20::/64")}
 	internet = segment{name: "internet", prefixes: prefixes("203.0.113.0/24", "2001:db8:113::/64")}
+	controls = segment{name: "control", prefixes: prefixes("192.168.30.0/24", "fd00:192:168:30::/64")} // with --kubernetes
 
 	clusterCIDRs = prefixes("10.244.0.0/16", "fd00:10:244::/56")
 )
@@ -68,7 +72,7 @@ func (s segment) host(ipv6 bool, n int) netip.Prefix {
 	return netip.PrefixFrom(addr, p.Bits())
 }
 
-// machine is a network namespace that plays a host: a node, the router or the outside host.
+// machine is a network namespace that plays a host: a node, the router, the outside host or the one with the control plane.
 type machine struct {
 	name  string
 	netns string // path
@@ -120,6 +124,7 @@ type topology struct {
 	lan     string // netns path of the switches
 	router  machine
 	outside machine
+	control machine // with --kubernetes
 	nodes   []*node
 }
 
@@ -143,34 +148,52 @@ func newTopology(o options, id, dir string) (*topology, error) {
 	}
 	t.outside = machine{name: "outside", netns: netns.Path(id + "-outside"), ports: []port{t.port("eth0", internet, 10)}}
 
-	var ranges []netip.Prefix
-	for _, v6 := range o.families() {
-		ranges = append(ranges, clusterCIDRs[index(v6)])
+	if o.kubernetes {
+		t.router.ports = append(t.router.ports, t.port("eth3", controls, 1))
+		t.control = machine{name: "control", netns: netns.Path(id + "-control"), ports: []port{t.port("eth0", controls, 10)}}
 	}
-	podCIDRs, err := ipam.NewNodeAllocator(ipam.NodeConfig{ClusterCIDRs: ranges})
+
+	podCIDRs, err := ipam.NewNodeAllocator(ipam.NodeConfig{ClusterCIDRs: o.clusterCIDRs()})
 	if err != nil {
 		return nil, err
 	}
 	for i := range o.nodes {
-		name := "node-" + letters(i)
 		on := segmentA
 		if o.backend == "vxlan" && o.nodes >= 3 && i == o.nodes-1 {
 			on = segmentB
 		}
-		n := &node{
-			machine: machine{name: name, netns: netns.Path(id + "-" + name), ports: []port{t.port("eth0", on, 11+i)}},
-			dir:     filepath.Join(dir, name),
-		}
-		if n.podCIDRs, err = podCIDRs.Allocate(name); err != nil {
-			return nil, err
-		}
-		for j := range o.pods {
-			p := "pod-" + letters(i) + strconv.Itoa(j+1)
-			n.pods = append(n.pods, &pod{name: p, node: n, netns: netns.Path(id + "-" + p)})
+		n := t.plan(i, on)
+		if !o.kubernetes { // there kube-controller-manager does it
+			if n.podCIDRs, err = podCIDRs.Allocate(n.name); err != nil {
+				return nil, err
+			}
 		}
 		t.nodes = append(t.nodes, n)
 	}
 	return t, nil
+}
+
+// plan returns the i-th node, with pods that have no addresses yet.
+func (t *topology) plan(i int, on segment) *node {
+	name := "node-" + letters(i)
+	n := &node{
+		machine: machine{name: name, netns: netns.Path(t.id + "-" + name), ports: []port{t.port("eth0", on, 11+i)}},
+		dir:     filepath.Join(t.dir, name),
+	}
+	for j := range t.options.pods {
+		p := "pod-" + letters(i) + strconv.Itoa(j+1)
+		n.pods = append(n.pods, &pod{name: p, node: n, netns: netns.Path(t.id + "-" + p)})
+	}
+	return n
+}
+
+// clusterCIDRs are the networks of the pods, of the families in use.
+func (o options) clusterCIDRs() []netip.Prefix {
+	var ps []netip.Prefix
+	for _, v6 := range o.families() {
+		ps = append(ps, clusterCIDRs[index(v6)])
+	}
+	return ps
 }
 
 func (t *topology) port(ifname string, s segment, n int) port {
