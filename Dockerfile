@@ -20,7 +20,6 @@ RUN dpkg --add-architecture "$TARGETARCH" && apt-get update -qq && mkdir /debs &
     cd /src && go run ./deploy/image -arch "$TARGETARCH" -debs /debs -out /image
 ARG SOURCE_DATE_EPOCH=0
 RUN install -D -m 0644 LICENSE /image/LICENSE && \
-    mkdir -p /image/run/podnet /image/var/lib/podnet /image/etc/podnet /image/etc/cni/net.d /image/opt/cni/bin /image/host/proc/sys/net && \
     find /image -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM scratch

@@ -245,7 +245,7 @@ func (r release) verify(ctx context.Context, want []byte) error {
 	return nil
 }
 
-// copyTree copies regular files, but no version control, no nested module and no output.
+// copyTree copies regular files, but no version control and no output.
 func copyTree(from, to, except string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

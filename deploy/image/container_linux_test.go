@@ -94,6 +94,7 @@ func TestContainer(t *testing.T) {
 			t.Errorf("state directory: %v, %v", entries, err)
 		}
 	})
+	t.Run("uninstall", func(t *testing.T) { n.uninstall(t) })
 }
 
 // imageFiles makes what the Dockerfile makes, with this machine's nft; or takes the directory in PODNET_IMAGE, which holds the files of a built image.
@@ -119,11 +120,6 @@ func imageFiles(t *testing.T) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	for _, d := range []string{"proc", "sys", "dev", "run/podnet", "var/lib/podnet", "etc/podnet", "etc/cni/net.d", "opt/cni/bin", "host/proc/sys/net"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
 	return dir
 }
 
@@ -142,13 +138,7 @@ func newHost(t *testing.T, image string) *host {
 	t.Helper()
 	n := &host{t: t, image: image, dir: t.TempDir(), ns: rtnltest.NewNetns(t)}
 	n.conn = n.ns.Conn(t)
-	text, err := os.ReadFile("../base/daemonset.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := yaml.UnmarshalStrict(text, &n.daemonSet); err != nil {
-		t.Fatal(err)
-	}
+	n.daemonSet = readDaemonSet(t, "../base/daemonset.yaml")
 	for _, v := range n.daemonSet.Spec.Template.Spec.Volumes {
 		if v.HostPath != nil {
 			if err := os.MkdirAll(n.path(v.HostPath.Path), 0o755); err != nil {
@@ -185,6 +175,18 @@ func newHost(t *testing.T, image string) *host {
 		}
 	}
 	return n
+}
+
+func readDaemonSet(t *testing.T, path string) (d appsv1.DaemonSet) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.UnmarshalStrict(text, &d); err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 func (n *host) path(p string) string { return filepath.Join(n.dir, p) }
@@ -238,6 +240,29 @@ func (n *host) wantNetwork(t *testing.T) {
 	for path, mode := range map[string]os.FileMode{"/run/podnet/subnet.env": 0o644, "/etc/cni/net.d/10-podnet.conflist": 0o600} {
 		if info, err := os.Stat(n.path(path)); err != nil || info.Mode() != mode {
 			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+}
+
+// uninstall runs the containers of the DaemonSet that removes everything.
+func (n *host) uninstall(t *testing.T) {
+	t.Helper()
+	n.daemonSet = readDaemonSet(t, "../uninstall/daemonset.yaml")
+	pod := n.daemonSet.Spec.Template.Spec
+	if out, err := n.runc(t, pod.InitContainers[0], pod.InitContainers[0].Args).CombinedOutput(); err != nil {
+		t.Fatalf("cleanup: %v: %s", err, out)
+	}
+	args := slices.DeleteFunc(slices.Clone(pod.Containers[0].Args), func(a string) bool { return a == "--stay" })
+	if out, err := n.runc(t, pod.Containers[0], args).CombinedOutput(); err != nil || string(out) != "removed /opt/cni/bin/podnet-cni\n" {
+		t.Fatalf("uninstall: %v: %s", err, out)
+	}
+	routes, err := n.conn.Routes(t.Context(), rtnl.RouteFilter{Protocol: rtnl.ProtocolVXLAN})
+	if err != nil || len(routes) != 0 || n.rules() != 0 {
+		t.Errorf("left: routes %v, %d rules, %v", routes, n.rules(), err)
+	}
+	for _, dir := range []string{"/opt/cni/bin", "/etc/cni/net.d", "/run/podnet", "/var/lib/podnet"} {
+		if entries, err := os.ReadDir(n.path(dir)); err != nil || len(entries) != 0 {
+			t.Errorf("%s: left %v, %v", dir, entries, err)
 		}
 	}
 }
