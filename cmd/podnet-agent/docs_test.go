@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/kubenode"
 )
 
 var update = flag.Bool("update", false, "rewrite the tables in docs/agent.md")
@@ -62,7 +63,11 @@ func flagsTable() string {
 
 func metricsTable(t *testing.T) string {
 	t.Helper()
-	families, err := agent.NewMetrics("x", []string{"x"}).Gatherer().Gather()
+	metrics := agent.NewMetrics("x", []string{"x"})
+	if err := metrics.Registerer().Register(kubenode.NewMetrics()); err != nil {
+		t.Fatal(err)
+	}
+	families, err := metrics.Gatherer().Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 type options struct {
 	nodeName    string
 	nodes       string
+	kube        kubeOptions
 	netConf     string
 	iface       string
 	ipMasq      bool
@@ -59,8 +60,9 @@ func envName(flag string) string {
 func newFlags(o *options) *pflag.FlagSet {
 	f := pflag.NewFlagSet("podnet-agent", pflag.ContinueOnError)
 	f.SortFlags = false
-	f.StringVar(&o.nodeName, "node-name", "", "name of this node in the node descriptions (required)")
-	f.StringVar(&o.nodes, "nodes", "", "`path` of the node descriptions: a file, or a directory of *.yaml, *.yml and *.json (required)")
+	f.StringVar(&o.nodeName, "node-name", "", "name of this node (required; NODE_NAME in the environment counts too)")
+	f.StringVar(&o.nodes, "nodes", "", "`path` of the node descriptions: a file, or a directory of *.yaml, *.yml and *.json; without it: Kubernetes")
+	o.kube.flags(f)
 	f.StringVar(&o.netConf, "net-conf", "", "`path` of the network configuration, in the format of flannel's net-conf.json (required)")
 	f.StringVar(&o.iface, "iface", "", "`name` of the uplink; default: the device with this node's address, else that of the default route")
 	f.BoolVar(&o.ipMasq, "ip-masq", true, "masquerade pod traffic that leaves the cluster")
@@ -104,6 +106,9 @@ func parseFlags(args []string, getenv func(string) string) (options, error) {
 	})
 	if o.version && len(faults) == 0 {
 		return o, nil
+	}
+	if o.nodeName == "" {
+		o.nodeName = getenv("NODE_NAME") // the usual name in a DaemonSet, from the downward API
 	}
 	if len(faults) == 0 {
 		faults = o.check()
@@ -160,12 +165,13 @@ func (o *options) check() []error {
 // checkInputs checks what only a run needs, not --cleanup.
 func (o *options) checkInputs(fault func(flag, value, want string)) {
 	if o.nodeName == "" {
-		fault("node-name", "", "required: want the name of this node in the node descriptions")
+		fault("node-name", "", "required: want the name of this node, as Kubernetes or the node descriptions have it")
 	} else if err := node.CheckName(o.nodeName); err != nil {
 		fault("node-name", o.nodeName, strings.SplitN(err.Error(), ": ", 2)[1])
 	}
+	o.kube.check(o.nodes, fault)
 	if o.nodes == "" {
-		fault("nodes", "", "required: want a file or directory of node descriptions")
+		// from Kubernetes
 	} else if _, err := os.Stat(o.nodes); err != nil {
 		fault("nodes", o.nodes, cause(err)+": want a file or directory of node descriptions")
 	}

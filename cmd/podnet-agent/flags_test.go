@@ -38,9 +38,12 @@ func TestFlagsFaults(t *testing.T) {
 		want []string
 	}{
 		{[]string{"--node-name", "Node_A"}, []string{`--node-name "Node_A": want 1 to 253 lower case letters, digits, '-' and '.', with a letter or digit at both ends`}},
-		{[]string{"--node-name", ""}, []string{`--node-name "": required: want the name of this node in the node descriptions`}},
+		{[]string{"--node-name", ""}, []string{`--node-name "": required: want the name of this node, as Kubernetes or the node descriptions have it`}},
 		{[]string{"--nodes", "missing"}, []string{`--nodes "missing": no such file or directory: want a file or directory of node descriptions`}},
-		{[]string{"--nodes", ""}, []string{`--nodes "": required: want a file or directory of node descriptions`}},
+		{[]string{"--nodes", ""}, []string{`--kubeconfig "": not in a pod (no service account token): name a kubeconfig; want --kubeconfig, or --nodes with node descriptions, or a pod with a service account`}},
+		{[]string{"--nodes", "", "--api-server", "10.0.0.1"}, []string{`--api-server "10.0.0.1": server "10.0.0.1": want a URL such as https://192.168.1.10:6443; want --kubeconfig, or --nodes with node descriptions, or a pod with a service account`}},
+		{[]string{"--kubeconfig", "missing"}, []string{`--kubeconfig "missing": contradicts --nodes "{dir}/nodes": want nodes from files or from Kubernetes, not both`}},
+		{[]string{"--kube-annotation-prefix", "Foo"}, []string{`--kube-annotation-prefix "Foo": annotation prefix "Foo": want a domain, or domain/name of lower case letters, digits, '-' and '_', such as flannel.alpha.coreos.com`}},
 		{[]string{"--net-conf", ""}, []string{`--net-conf "": required: want a file such as flannel's net-conf.json`}},
 		{[]string{"--net-conf", "missing"}, []string{`--net-conf "missing": no such file or directory`}},
 		{[]string{"--iface", "eth0/1"}, []string{`--iface "eth0/1": want a device name of 1 to 15 bytes without space, '/', ':', '%' or control bytes`}},
@@ -68,12 +71,12 @@ func TestFlagsFaults(t *testing.T) {
 		{[]string{"--resync", "1ms", "--log-level", "x"}, []string{`--resync "1ms": want 100ms to 1h`, `--log-level "x": want debug, info, warn or error`}},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
-			_, args := inputs(t, goodNetConf)
+			dir, args := inputs(t, goodNetConf)
 			_, err := parseFlags(append(args, tt.args...), noEnv)
 			if err == nil {
 				t.Fatal("accepted")
 			}
-			if diff := cmp.Diff(tt.want, strings.Split(err.Error(), "\n")); diff != "" {
+			if diff := cmp.Diff(tt.want, strings.Split(strings.ReplaceAll(err.Error(), dir, "{dir}"), "\n")); diff != "" {
 				t.Errorf("errors (-want +got):\n%s", diff)
 			}
 		})

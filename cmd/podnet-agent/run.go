@@ -13,7 +13,6 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/handoff"
-	"github.com/podnet/podnet/cmd/podnet-agent/internal/nodefile"
 	"github.com/podnet/podnet/hostgw"
 	"github.com/podnet/podnet/masq"
 	"github.com/podnet/podnet/rtnl"
@@ -62,14 +61,18 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 	masquerade := masq.New(&masq.Netfilter{}, masq.Options{})
 	concerns := o.parts(conn, masquerade).Concerns(o.net)
 	metrics := agent.NewMetrics(version, agent.Names(concerns))
+	source, publisher, err := o.source(metrics, log)
+	if err != nil {
+		return err
+	}
 	var a *agent.Agent
-	a = agent.New(agent.Options{
+	options := agent.Options{
 		NodeName: o.nodeName,
 		Net:      o.net,
 		Iface:    o.iface,
 		Resync:   o.resync,
 		Hold:     o.hold,
-		Source:   nodefile.New(o.nodes, nodefile.Options{Poll: o.resync, Logger: log}),
+		Source:   source,
 		Kernel:   conn,
 		Concerns: concerns,
 		Watches: []agent.Watch{
@@ -78,8 +81,13 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 		},
 		Metrics: metrics,
 		Logger:  log,
-	})
-	log.Info("podnet-agent starts", "version", version, "node", o.nodeName, "nodes", o.nodes, "backend", o.net.Backend.Type,
+	}
+	if publisher != nil {
+		options.Observe = publisher.Observe
+		options.Watches = append(options.Watches, agent.Watch{Name: "publisher", Run: func(ctx context.Context, _ func()) error { return publisher.Run(ctx) }})
+	}
+	a = agent.New(options)
+	log.Info("podnet-agent starts", "version", version, "node", o.nodeName, "nodes", o.from(), "backend", o.net.Backend.Type,
 		"networks", fmt.Sprint(o.net.Networks), "listen", o.listen)
 	if listener != nil {
 		stop := serveHTTP(listener, a.Handler(o.pprof))
