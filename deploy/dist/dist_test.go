@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,6 +68,29 @@ func TestRelease(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantSBOM(t, p, binary, bom)
+	}
+}
+
+func TestCopyTree(t *testing.T) {
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "a", "b")
+	for _, name := range []string{"go.mod", "cmd/x/main.go", ".git/HEAD", "bin/x", "dist/SHA256SUMS"} {
+		path := filepath.Join(from, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(name), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := copyTree(from, to, filepath.Join(from, "dist")); err != nil {
+		t.Fatal(err)
+	}
+	var have []string
+	err := filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			have = append(have, strings.TrimPrefix(path, to+"/"))
+		}
+		return err
+	})
+	if diff := cmp.Diff([]string{"cmd/x/main.go", "go.mod"}, have); diff != "" || err != nil {
+		t.Errorf("copied (-want +got):\n%s%v", diff, err)
 	}
 }
 

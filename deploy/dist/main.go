@@ -18,7 +18,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -251,8 +250,12 @@ func copyTree(from, to, except string) error {
 		if err != nil {
 			return err
 		}
-		if absolute, err := filepath.Abs(path); err != nil || absolute == except || slices.Contains([]string{".git", "bin"}, d.Name()) && d.IsDir() {
-			return errors.Join(err, fs.SkipDir)
+		absolute, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (absolute == except || d.Name() == ".git" || d.Name() == "bin") {
+			return fs.SkipDir
 		}
 		name, err := filepath.Rel(from, path)
 		if err != nil {
