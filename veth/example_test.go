@@ -45,8 +45,8 @@ func Example() {
 	// pod: sysctl -w net/ipv6/conf/eth0/accept_ra=0
 	// pod: sysctl -w net/ipv4/conf/eth0/arp_notify=1
 	// pod: sysctl -w net/ipv6/conf/eth0/accept_dad=0
-	// pod: sysctl -w net/ipv6/conf/eth0/ndisc_notify=1
 	// pod: sysctl -w net/ipv6/conf/eth0/keep_addr_on_down=1
+	// pod: sysctl -w net/ipv6/conf/eth0/ndisc_notify=1
 	// pod: link set eth0 up
 	// pod: addr add 10.244.1.2/24 dev eth0
 	// pod: addr add fd00:1::2/64 dev eth0 nodad

@@ -101,6 +101,13 @@ func must(t testing.TB, n *rtnltest.FakeNetns, text string) {
 }
 
 // rich uses every field.
+// quiet is a pod whose MAC is a function of its address.
+func quiet(i int) veth.Config {
+	c := config(i)
+	c.MAC, c.Quiet = veth.MACFor(c.Addrs[0].Addr()), true
+	return c
+}
+
 func rich() veth.Config {
 	c := config(2)
 	c.Hairpin = true
@@ -132,6 +139,7 @@ var (
 		{name: "new", want: config(2)},
 		{name: "new IPv4 only", want: veth.Config{Bridge: "cni0", Addrs: prefixes("10.244.1.2/24"), Routes: []rtnl.Route{via("0.0.0.0/0", "10.244.1.1")}}},
 		{name: "new with everything given", want: rich()},
+		{name: "new and quiet", want: quiet(2)},
 		{name: "new without bridge and addresses", want: veth.Config{MTU: 1400}},
 		{name: "pod without IPv6", state: state{pod: "sysctl -w net/ipv6/conf/default/disable_ipv6=1\nsysctl -w net/ipv6/conf/lo/disable_ipv6=1"}, want: config(2)},
 		{name: "pod with sysctls of the runtime", state: state{pod: "sysctl -w net/ipv6/conf/default/accept_ra=0\nsysctl -w net/ipv4/conf/default/arp_notify=1"}, want: config(2)},

@@ -122,8 +122,10 @@ func hostSysctls(o Options, want Config) []rtnl.Sysctl {
 // podSysctls returns the settings of the pod's end.
 func podSysctls(o Options, want Config, ipv6Off string) []rtnl.Sysctl {
 	s := []rtnl.Sysctl{
-		sysctl("ipv6", o.Ifname, "accept_ra", "0"),  // another pod could announce itself as a router (CVE-2020-10749)
-		sysctl("ipv4", o.Ifname, "arp_notify", "1"), // neighbours learn who has a reused address now
+		sysctl("ipv6", o.Ifname, "accept_ra", "0"), // another pod could announce itself as a router (CVE-2020-10749)
+	}
+	if !want.Quiet {
+		s = append(s, sysctl("ipv4", o.Ifname, "arp_notify", "1")) // neighbours learn who has a reused address now
 	}
 	if want.hasIPv6() {
 		s = append(s,
@@ -131,8 +133,10 @@ func podSysctls(o Options, want Config, ipv6Off string) []rtnl.Sysctl {
 			// The link-local address is derived from a MAC that is ours alone; asking whether somebody has it floods every port of
 			// the bridge (as the reference plugin).
 			sysctl("ipv6", o.Ifname, "accept_dad", "0"),
-			sysctl("ipv6", o.Ifname, "ndisc_notify", "1"),
 			sysctl("ipv6", o.Ifname, "keep_addr_on_down", "1")) // as IPv4 addresses do
+		if !want.Quiet {
+			s = append(s, sysctl("ipv6", o.Ifname, "ndisc_notify", "1"))
+		}
 		if ipv6Off != "0" { // whoever switched IPv6 off did so on lo as well
 			s = append(s, sysctl("ipv6", "lo", "disable_ipv6", "0"))
 		}

@@ -126,7 +126,7 @@ func (r *Reconciler) write(ctx context.Context, want Config, p Plan, announce bo
 		return err
 	}
 	rest := slices.Clone(p.Pod[routes:])
-	if len(want.Addrs) > 0 {
+	if len(want.Addrs) > 0 && !want.Quiet {
 		_, pod := r.owner.ends(want)
 		rest = append(rest, rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: pod.Name, MAC: pod.MAC}})
 	}
@@ -160,7 +160,7 @@ func announces(p Plan) bool {
 // Bounds of the wait for the kernel's work queues, which need some 100 us, or a few ms on a busy machine.
 const (
 	awaitPause    = 20 * time.Microsecond // the first, doubled each time up to awaitMaxPause
-	awaitMaxPause = 500 * time.Microsecond
+	awaitMaxPause = 4 * time.Millisecond  // many ADDs at once must not keep the kernel from its work by looking
 	awaitTimeout  = 5 * time.Second
 )
 

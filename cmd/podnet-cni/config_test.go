@@ -16,6 +16,9 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/podnet/podnet/ipam"
+	"github.com/podnet/podnet/veth"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -271,5 +274,39 @@ func TestExamples(t *testing.T) {
 	}
 	if shown != 2 {
 		t.Errorf("%d examples, want 2", shown)
+	}
+}
+
+// TestDerivedMAC proves that an announcement is left out only where nobody can know an address under another MAC.
+func TestDerivedMAC(t *testing.T) {
+	set := func(subnet string) rangeSet {
+		return rangeSet{ranges: []addrRange{{subnet: netip.MustParsePrefix(subnet)}}}
+	}
+	asked := set("fd00:1::/64")
+	asked.request = netip.MustParseAddr("fd00:1::7")
+	cut := set("fd00:1::/64")
+	cut.ranges[0].endSet = true
+	for _, c := range []struct {
+		name  string
+		sets  []rangeSet
+		addrs []string
+		mac   string
+		known bool
+	}{
+		{"IPv4", []rangeSet{set("10.1.0.0/24")}, []string{"10.1.0.2/24"}, "0a:58:0a:01:00:02", true},
+		{"IPv6", []rangeSet{set("fd00:1::/120")}, []string{"fd00:1::2/120"}, veth.MACFor(netip.MustParseAddr("fd00:1::2")).String(), true},
+		{"dual-stack", []rangeSet{set("fd00:1::/64"), set("10.1.0.0/24")}, []string{"fd00:1::2/64", "10.1.0.2/24"}, "0a:58:0a:01:00:02", true},
+		{"dual-stack, few IPv6 addresses", []rangeSet{set("10.1.0.0/24"), set("fd00:1::/112")}, []string{"10.1.0.2/24", "fd00:1::2/112"}, "0a:58:0a:01:00:02", false},
+		{"dual-stack, part of an IPv6 subnet", []rangeSet{set("10.1.0.0/24"), cut}, []string{"10.1.0.2/24", "fd00:1::2/64"}, "0a:58:0a:01:00:02", false},
+		{"dual-stack, IPv6 address asked for", []rangeSet{set("10.1.0.0/24"), asked}, []string{"10.1.0.2/24", "fd00:1::7/64"}, "0a:58:0a:01:00:02", false},
+	} {
+		var addrs []ipam.Address
+		for _, a := range c.addrs {
+			addrs = append(addrs, ipam.Address{Prefix: netip.MustParsePrefix(a)})
+		}
+		mac, known := config{rangeSets: c.sets}.derivedMAC(addrs)
+		if mac.String() != c.mac || known != c.known {
+			t.Errorf("%s: %s, %v; want %s, %v", c.name, mac, known, c.mac, c.known)
+		}
 	}
 }

@@ -96,10 +96,31 @@ func (c config) vethConfig(addrs []ipam.Address) veth.Config {
 	for _, a := range addrs {
 		v.Addrs = append(v.Addrs, a.Prefix)
 	}
+	if v.MAC.IsZero() {
+		v.MAC, v.Quiet = c.derivedMAC(addrs)
+	}
 	for _, r := range c.podRoutes(addrs) {
 		v.Routes = append(v.Routes, r.kernel(gatewayOf(addrs)))
 	}
 	return v
+}
+
+// derivedMAC returns a MAC that is a function of one of the pod's addresses, IPv4 first, and whether no neighbour can know another of its addresses under
+// another MAC: those come from ranges so large that round robin does not get to the same address twice.
+func (c config) derivedMAC(addrs []ipam.Address) (mac rtnl.MAC, known bool) {
+	from := max(0, slices.IndexFunc(addrs, func(a ipam.Address) bool { return a.Prefix.Addr().Is4() }))
+	known = true
+	for i, s := range c.rangeSets {
+		if i != from {
+			known = known && !s.request.IsValid() && !slices.ContainsFunc(s.ranges, reuses)
+		}
+	}
+	return veth.MACFor(addrs[from].Prefix.Addr()), known
+}
+
+// reuses reports whether an address of the range may be handed out a second time while somebody remembers the first.
+func reuses(r addrRange) bool {
+	return r.subnet.Addr().BitLen()-r.subnet.Bits() < 32 || r.startSet || r.endSet
 }
 
 // gatewayOf returns the function that finds the gateway of a family: that of the first address.
