@@ -62,6 +62,7 @@ type testNode struct {
 	name  string
 	cmd   *exec.Cmd
 	log   lockedBuffer
+	pods  map[bool]netip.Addr // where they are not those that the index says: IPv6 or not
 }
 
 type lockedBuffer struct {
@@ -147,6 +148,9 @@ func (n *testNode) addr(v6 bool) netip.Addr {
 }
 
 func (n *testNode) pod(v6 bool) netip.Addr {
+	if a, ok := n.pods[v6]; ok {
+		return a
+	}
 	if v6 {
 		return netip.MustParseAddr(fmt.Sprintf("fd00:244:0:%d::10", n.index))
 	}
