@@ -26,7 +26,8 @@ type options struct {
 	nodes       string
 	kube        kubeOptions
 	netConf     string
-	iface       string
+	uplink      uplinkOptions
+	flannel     flannelOptions
 	ipMasq      bool
 	subnetFile  string
 	cniConfDir  string
@@ -64,7 +65,8 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.StringVar(&o.nodes, "nodes", "", "`path` of the node descriptions: a file, or a directory of *.yaml, *.yml and *.json; without it: Kubernetes")
 	o.kube.flags(f)
 	f.StringVar(&o.netConf, "net-conf", "", "`path` of the network configuration, in the format of flannel's net-conf.json (required)")
-	f.StringVar(&o.iface, "iface", "", "`name` of the uplink; default: the device with this node's address, else that of the default route")
+	o.uplink.flags(f)
+	o.flannel.flags(f)
 	f.BoolVar(&o.ipMasq, "ip-masq", true, "masquerade pod traffic that leaves the cluster")
 	f.StringVar(&o.subnetFile, "subnet-file", "/run/podnet/subnet.env", "`path` of the subnet file to write")
 	f.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "`directory` of the CNI configuration list to write; empty: write none")
@@ -123,10 +125,10 @@ func (o *options) check() []error {
 	if !o.cleanup {
 		o.checkInputs(fault)
 	}
-	for _, d := range []struct{ flag, name string }{{"iface", o.iface}, {"bridge", o.bridge}} {
-		if err := check.Device(d.name); err != nil && (d.name != "" || d.flag != "iface") {
-			faults = append(faults, fmt.Errorf("--%s %w", d.flag, err))
-		}
+	o.uplink.check(fault)
+	o.flannel.check(fault)
+	if err := check.Device(o.bridge); err != nil {
+		faults = append(faults, fmt.Errorf("--bridge %w", err))
 	}
 	for _, p := range []struct {
 		flag, path string

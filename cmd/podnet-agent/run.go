@@ -33,6 +33,8 @@ func (o options) parts(conn *rtnl.Conn, masquerade *masq.Reconciler) agent.Parts
 		Files:  files,
 		List:   handoff.Conflist{Name: "podnet", SubnetFile: o.subnetFile, Bridge: o.bridge, DataDir: o.cniDataDir},
 		IPMasq: o.ipMasq,
+
+		TakeOver: o.takeOver(),
 	}
 }
 
@@ -69,7 +71,8 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 	options := agent.Options{
 		NodeName: o.nodeName,
 		Net:      o.net,
-		Iface:    o.iface,
+		Uplink:   o.uplink.uplink,
+		TakeOver: o.flannel.takeOver != "", FlannelVTEP: o.flannel.names == "flannel",
 		Resync:   o.resync,
 		Hold:     o.hold,
 		Source:   source,

@@ -52,15 +52,18 @@ type Watch struct {
 type Options struct {
 	NodeName string
 	Net      netconf.Config
-	Iface    string        // the uplink; "" = found
-	Resync   time.Duration // between looks when no event came
-	Hold     time.Duration // see guard; 0 = off
-	Source   NodeSource
-	Kernel   Kernel
-	Concerns []Concern
-	Watches  []Watch
-	Metrics  *Metrics
-	Logger   *slog.Logger
+	Uplink   Uplink
+	TakeOver bool // devices of flannel may be taken over; Parts.TakeOver does it
+	// FlannelVTEP gives the VXLAN devices flannel's names, for a node that may go back to flannel.
+	FlannelVTEP bool
+	Resync      time.Duration // between looks when no event came
+	Hold        time.Duration // see guard; 0 = off
+	Source      NodeSource
+	Kernel      Kernel
+	Concerns    []Concern
+	Watches     []Watch
+	Metrics     *Metrics
+	Logger      *slog.Logger
 	// Observe, if it is set, is told what each pass came to. It must not block.
 	Observe func(Outcome)
 }
@@ -104,7 +107,7 @@ type Agent struct {
 // New returns an Agent that does nothing until Run.
 func New(o Options) *Agent {
 	a := &Agent{o: o, guard: guard{hold: o.Hold}, status: newStatus(Names(o.Concerns)), wake: make(chan struct{}, 1), notes: map[string]bool{}}
-	a.devices.Store(newDevices(o.Net, ""))
+	a.devices.Store(newDevices(Desired{Net: o.Net}))
 	return a
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,6 +81,10 @@ func (k *fakeKernel) Addrs(context.Context, string) ([]rtnl.Addr, error) {
 }
 func (k *fakeKernel) Routes(context.Context, rtnl.RouteFilter) ([]rtnl.Route, error) {
 	return k.routes, nil
+}
+
+func (k *fakeKernel) RouteTo(context.Context, netip.Addr) (rtnl.Route, error) {
+	return rtnl.Route{}, syscall.ENETUNREACH
 }
 
 func (k *fakeKernel) Sysctl(_ context.Context, name string) (string, error) {

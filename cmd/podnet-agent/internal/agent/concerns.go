@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +42,8 @@ type Parts struct {
 	Files  handoff.Files
 	List   handoff.Conflist
 	IPMasq bool
+	// TakeOver is what is taken over of a node that flannel has set up; nil = nothing.
+	TakeOver *TakeOver
 
 	DiskPatience time.Duration // how long a pass waits for the files to be written, once; 0 = 2 s
 }
@@ -68,6 +71,10 @@ func (p Parts) Concerns(c netconf.Config) []Concern {
 		concerns[1], concerns[2] = concerns[2], concerns[1]
 	}
 	concerns = append(concerns, Concern{nameMasq, []string{needNode}, p.masquerade})
+	if p.TakeOver != nil {
+		concerns = slices.Insert(concerns, 0, Concern{nameFlannel, []string{needNode, needUplink}, p.takeOverKernel})
+		concerns = append(concerns, Concern{nameFlannelFiles, []string{needNode, needUplink, nameMasq, c.Backend.Type}, p.takeOverFiles})
+	}
 	needs := []string{needNode, needUplink}
 	for _, c := range concerns {
 		needs = append(needs, c.Name)
@@ -180,7 +187,7 @@ func vxlanConfig(d Desired) (vxlan.Config, []string) {
 	b := d.Net.Backend
 	c := vxlan.Config{VNI: b.VNI, Port: b.Port, Underlay: d.Uplink.Name, DirectRouting: b.DirectRouting, Peers: make([]vxlan.Peer, 0, len(d.Locals)*len(d.Peers))}
 	for _, l := range d.Locals {
-		e := vxlan.Endpoint{Local: l.Addr, PodCIDR: l.PodCIDR, MAC: d.VTEPMAC(l.Family)}
+		e := vxlan.Endpoint{Local: l.Addr, PodCIDR: l.PodCIDR, MAC: d.VTEPMAC(l.Family), Device: d.VTEP(l.Family)}
 		if b.MTU != 0 {
 			e.MTU = d.mtu(l.Family)
 		}

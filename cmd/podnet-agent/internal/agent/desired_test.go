@@ -78,9 +78,9 @@ func TestFindUplink(t *testing.T) {
 		local        string
 	}{
 		{"by the node's address", "", own, []rtnl.Route{route("0.0.0.0/0", "eth0", 0)}, "eth1", "", "[192.168.0.1 fd00:192::1]"},
-		{"named", "eth0", own, nil, "eth0", "", "[192.168.0.1 fd00:192::1]"},
+		{"named", "eth0", own, nil, "eth0", "", "[10.0.0.5 fd00:10::5]"},
 		{"by the default route", "", translated, []rtnl.Route{route("::/0", "eth1", 1), route("0.0.0.0/0", "eth1", 200), route("0.0.0.0/0", "eth0", 100)}, "eth0", "", "[10.0.0.5 fd00:10::5]"},
-		{"named but gone", "eth7", own, nil, "", `uplink "eth7" does not exist (yet)`, ""},
+		{"named but gone", "eth7", own, nil, "", `no uplink (yet): none of eth7 is here`, ""},
 		{"nothing", "", translated, nil, "", "no device has an address of this node ([192.168.0.1 fd00:192::1]), and there is no default route; name one with --iface", ""},
 		{"no address", "eth0", translated[:2], nil, "eth0", "uplink eth0 has no IPv6 address (yet)", ""},
 	} {
@@ -90,7 +90,11 @@ func TestFindUplink(t *testing.T) {
 				t.Fatal(err)
 			}
 			k := &fakeKernel{links: links, addrs: tt.addrs, routes: tt.routes}
-			d, err = findUplink(t.Context(), k, d, tt.iface)
+			var u Uplink
+			if tt.iface != "" {
+				u.Ifaces = []string{tt.iface}
+			}
+			d, err = New(Options{Uplink: u, Kernel: k}).findUplink(t.Context(), d)
 			if errText(err) != tt.want || d.Uplink.Name != tt.uplink {
 				t.Fatalf("uplink %q, error %v, want %q and %q", d.Uplink.Name, err, tt.uplink, tt.want)
 			}

@@ -267,7 +267,7 @@ func TestWatchRestarts(t *testing.T) {
 
 func TestInterests(t *testing.T) {
 	a := New(Options{Net: netConf()})
-	a.devices.Store(newDevices(netConf(), "eth0"))
+	a.devices.Store(newDevices(Desired{Net: netConf(), Uplink: rtnl.Link{Name: "eth0"}}))
 	for _, tt := range []struct {
 		event rtnl.Event
 		want  bool

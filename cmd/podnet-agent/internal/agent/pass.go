@@ -11,7 +11,6 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
 	"github.com/podnet/podnet/rtnl"
-	"github.com/podnet/podnet/vxlan"
 )
 
 // What a Concern can need besides other concerns.
@@ -37,10 +36,10 @@ func (a *Agent) pass(ctx context.Context) (again time.Duration) {
 	uplinkErr := waits(needNode)
 	if len(d.Locals) > 0 {
 		delete(failed, needNode) // for the concerns: one family is enough to work with
-		d, uplinkErr = findUplink(ctx, a.o.Kernel, d, a.o.Iface)
+		d, uplinkErr = a.findUplink(ctx, d)
 	}
 	a.report(needUplink, uplinkErr, failed)
-	a.devices.Store(newDevices(a.o.Net, d.Uplink.Name))
+	a.devices.Store(newDevices(d))
 
 	notes := slices.Clone(snapshot.Problems)
 	if held != "" {
@@ -198,12 +197,12 @@ func brief(text string, most int) string {
 	return fmt.Sprintf("%s; and %d more", strings.Join(lines[:most], "; "), len(lines)-most)
 }
 
-func newDevices(c netconf.Config, uplink string) *devices {
-	d := &devices{uplink: uplink, vteps: map[string]bool{}}
-	if c.Backend.Type == netconf.VXLAN {
+func newDevices(d Desired) *devices {
+	out := &devices{uplink: d.Uplink.Name, vteps: map[string]bool{}}
+	if d.Net.Backend.Type == netconf.VXLAN {
 		for _, f := range []rtnl.Family{rtnl.IPv4, rtnl.IPv6} {
-			d.vteps[vxlan.DeviceName(c.Backend.VNI, f)] = true
+			out.vteps[d.VTEP(f)] = true
 		}
 	}
-	return d
+	return out
 }

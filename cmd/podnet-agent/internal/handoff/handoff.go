@@ -112,6 +112,12 @@ func (f Files) Apply(env subnetenv.Env, list Conflist) ([]string, error) {
 	return append(changed, removed...), err
 }
 
+// Stands reports whether a conflist is there: whoever reads it may have allocated addresses since.
+func (f Files) Stands() bool {
+	_, err := os.Lstat(f.Conflist)
+	return f.Conflist != "" && err == nil
+}
+
 // Remove removes the files that stand as they were written, and returns their paths.
 func (f Files) Remove() ([]string, error) {
 	removed, err := f.removeOthers(nil)

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/coreos/go-iptables/iptables"
+	"github.com/spf13/pflag"
+
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/takeover"
+	"github.com/podnet/podnet/internal/check"
+	"github.com/podnet/podnet/masq"
+)
+
+// uplinkOptions are the command line of the uplink.
+type uplinkOptions struct {
+	ifaces, regexps []string
+	canReach        string
+
+	uplink agent.Uplink // what they say
+}
+
+func (u *uplinkOptions) flags(f *pflag.FlagSet) {
+	f.StringArrayVar(&u.ifaces, "iface", nil, "`name` or address of the uplink; may be given several times: the first that is here; default: the device with this node's address, else that of the default route")
+	f.StringArrayVar(&u.regexps, "iface-regex", nil, "regular `expression` that an address of the uplink matches, else its name; may be given several times, comes after --iface")
+	f.StringVar(&u.canReach, "iface-can-reach", "", "`address` that the kernel sends to through the uplink; comes after --iface-regex")
+}
+
+func (u *uplinkOptions) check(fault func(flag, value, want string)) {
+	for _, name := range u.ifaces {
+		if _, err := netip.ParseAddr(name); err == nil || name == "" {
+			continue
+		}
+		if err := check.Device(name); err != nil {
+			fault("iface", name, fmt.Sprint(err)[len(fmt.Sprintf("%q: ", name)):])
+		}
+	}
+	u.uplink.Ifaces = slices.DeleteFunc(slices.Clone(u.ifaces), func(s string) bool { return s == "" })
+	for _, text := range u.regexps {
+		if text == "" {
+			continue
+		}
+		re, err := regexp.Compile(text)
+		if err != nil {
+			fault("iface-regex", text, err.Error()+": want a regular expression such as ^eth or ^192\\.168\\.1\\.")
+			continue
+		}
+		u.uplink.Regexps = append(u.uplink.Regexps, re)
+	}
+	if u.canReach == "" {
+		return
+	}
+	a, err := netip.ParseAddr(u.canReach)
+	if err != nil || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Zone() != "" {
+		fault("iface-can-reach", u.canReach, "want the address of a host such as 192.168.1.1")
+		return
+	}
+	u.uplink.CanReach = a
+}
+
+// flannelOptions are the command line of living with flannel, and of succeeding it.
+type flannelOptions struct {
+	takeOver string
+	names    string
+}
+
+// fromFlannel is the only predecessor there is.
+const fromFlannel = "flannel"
+
+func (o *flannelOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.takeOver, "take-over", "", "take over this node from `flannel`, with devices, routes, rules, leases and CNI configuration; empty: do not")
+	f.StringVar(&o.names, "vtep-names", "podnet", "names of new VXLAN devices: podnet (podnet.1) or flannel (flannel.1)")
+}
+
+func (o *flannelOptions) check(fault func(flag, value, want string)) {
+	if o.takeOver != "" && o.takeOver != fromFlannel {
+		fault("take-over", o.takeOver, "want flannel or nothing")
+	}
+	if o.names != "podnet" && o.names != "flannel" {
+		fault("vtep-names", o.names, "want podnet or flannel")
+	}
+}
+
+// takeOver returns what is to be taken over; nil: nothing.
+func (o options) takeOver() *agent.TakeOver {
+	if o.flannel.takeOver == "" {
+		return nil
+	}
+	return &agent.TakeOver{Rules: flannelRules(), ConfDir: o.cniConfDir}
+}
+
+func flannelRules() takeover.Rules {
+	return takeover.Rules{Kernel: &masq.Netfilter{}, ForwardDrops: func(_ context.Context, f masq.Family) (bool, error) {
+		proto := iptables.ProtocolIPv4
+		if f == masq.IPv6 {
+			proto = iptables.ProtocolIPv6
+		}
+		ipt, err := iptables.New(iptables.IPFamily(proto), iptables.Timeout(10))
+		if err != nil {
+			return false, err
+		}
+		return takeover.PolicyDrops(ipt)
+	}}
+}
