@@ -78,7 +78,7 @@ func TestObjects(t *testing.T) {
 	}
 
 	rules := []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
 		{APIGroups: []string{""}, Resources: []string{"nodes/status"}, Verbs: []string{"patch"}},
 	}
 	if diff := cmp.Diff(rules, read[rbacv1.ClusterRole](t, all, "ClusterRole podnet-agent").Rules); diff != "" {

@@ -15,6 +15,9 @@ import (
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/nodefile"
 )
 
+// stateFile is the file in the state directory with the last nodes that Kubernetes told.
+const stateFile = "nodes.json"
+
 // kubeOptions are the command line of the Kubernetes source.
 type kubeOptions struct {
 	kubeconfig string
@@ -80,7 +83,7 @@ func (o options) source(metrics *agent.Metrics, log *slog.Logger) (agent.NodeSou
 		return nil, nil, fmt.Errorf("metrics: %w", err)
 	}
 	source := kubenode.New(client, kubenode.Options{
-		NodeName: o.nodeName, Keys: o.kube.keys, Net: o.net, State: filepath.Join(o.stateDir, "nodes.json"), Metrics: m, Logger: log,
+		NodeName: o.nodeName, Keys: o.kube.keys, Net: o.net, State: filepath.Join(o.stateDir, stateFile), Metrics: m, Logger: log,
 	})
 	publisher := kubenode.NewPublisher(client, source, kubenode.PublisherOptions{NodeName: o.nodeName, Keys: o.kube.keys, Condition: o.kube.condition, Logger: log})
 	return source, publisher, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -148,7 +149,12 @@ func cleanup(ctx context.Context, o options, stderr *os.File) error {
 	if err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
-	return errors.Join(os.Remove(filepath.Join(o.stateDir, "agent.lock")))
+	for _, name := range []string{stateFile, stateFile + ".new", "agent.lock"} {
+		if err := os.Remove(filepath.Join(o.stateDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // limitMemory has the collector work harder than by default: nearly everything that a pass allocates is garbage after it, so the usual doubling
