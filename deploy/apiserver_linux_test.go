@@ -26,7 +26,7 @@ func TestAPIServer(t *testing.T) {
 	if out, err := plane.Kubectl(ctx, nil, "apply", "-k", "base"); err != nil || strings.Contains(string(out), "Warning") {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, dir := range []string{"base", "overlays/dual-stack", "overlays/host-gw", "overlays/metrics", "overlays/selinux", "overlays/without-kube-proxy", "uninstall"} {
+	for _, dir := range []string{"base", "overlays/dual-stack", "overlays/from-flannel", "overlays/host-gw", "overlays/metrics", "overlays/selinux", "overlays/without-kube-proxy", "uninstall"} {
 		if out, err := plane.Kubectl(ctx, nil, "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-k", dir); err != nil {
 			t.Errorf("%s: %v\n%s", dir, err, out)
 		}

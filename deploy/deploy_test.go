@@ -208,7 +208,7 @@ func TestKustomizations(t *testing.T) {
 // TestPatches: an overlay's patch changes what the base has; one with a mistyped name would add something instead.
 func TestPatches(t *testing.T) {
 	base := read[appsv1.DaemonSet](t, objects(t, "base"), "DaemonSet podnet-system/podnet-agent")
-	for _, dir := range []string{"metrics", "without-kube-proxy"} {
+	for _, dir := range []string{"from-flannel", "metrics", "without-kube-proxy"} {
 		patch := read[appsv1.DaemonSet](t, objects(t, "overlays/"+dir), "DaemonSet podnet-system/podnet-agent")
 		c := patch.Spec.Template.Spec.Containers
 		if len(c) != 1 || c[0].Name != base.Spec.Template.Spec.Containers[0].Name || len(c[0].Env) == 0 {

@@ -16,15 +16,24 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the tables in docs/agent.md")
 
-// TestDocs compares the tables of flags and metrics in docs/agent.md with the code.
+// TestDocs compares the tables of flags and metrics in docs/agent.md and docs/install.md with the code.
 func TestDocs(t *testing.T) {
-	const path = "../../docs/agent.md"
+	compareDocs(t, "../../docs/agent.md", func(text string) string {
+		text = replaceTable(t, text, "flags", flagsTable(newFlags(&options{})))
+		return replaceTable(t, text, "metrics", metricsTable(t))
+	})
+	compareDocs(t, "../../docs/install.md", func(text string) string {
+		return replaceTable(t, text, "install", flagsTable(newInstallFlags(&installOptions{})))
+	})
+}
+
+func compareDocs(t *testing.T, path string, replace func(text string) string) {
+	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := replaceTable(t, string(text), "flags", flagsTable())
-	want = replaceTable(t, want, "metrics", metricsTable(t))
+	want := replace(string(text))
 	if *update {
 		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -47,10 +56,10 @@ func replaceTable(t *testing.T, text, name, table string) string {
 	return head + "<!-- " + name + ":" + line + "\n" + table + "<!-- end -->" + tail
 }
 
-func flagsTable() string {
+func flagsTable(flags *pflag.FlagSet) string {
 	var b strings.Builder
 	b.WriteString("| flag | default | meaning |\n|---|---|---|\n")
-	newFlags(&options{}).VisitAll(func(f *pflag.Flag) {
+	flags.VisitAll(func(f *pflag.Flag) {
 		name, usage := pflag.UnquoteUsage(f)
 		value := f.DefValue
 		if value != "" {
