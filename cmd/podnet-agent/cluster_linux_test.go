@@ -278,10 +278,21 @@ type probe struct {
 
 func startProbe(t *testing.T, from, to *testNode, v6 bool) *probe {
 	t.Helper()
+	return startProbeBetween(t, endpoint{from.ns, from.pod(v6)}, endpoint{to.ns, to.pod(v6)})
+}
+
+// endpoint is an address in a network namespace.
+type endpoint struct {
+	ns   *rtnltest.Netns
+	addr netip.Addr
+}
+
+func startProbeBetween(t *testing.T, from, to endpoint) *probe {
+	t.Helper()
 	p := &probe{t: t, stop: make(chan struct{}), back: map[int]bool{}}
-	listen := func(n *testNode, port int) (c net.PacketConn) {
-		err := n.ns.Do(func() (err error) {
-			c, err = net.ListenPacket("udp", netip.AddrPortFrom(n.pod(v6), uint16(port)).String())
+	listen := func(e endpoint, port int) (c net.PacketConn) {
+		err := e.ns.Do(func() (err error) {
+			c, err = net.ListenPacket("udp", netip.AddrPortFrom(e.addr, uint16(port)).String())
 			return err
 		})
 		if err != nil {
@@ -315,7 +326,7 @@ func startProbe(t *testing.T, from, to *testNode, v6 bool) *probe {
 			}
 		}
 	})
-	target := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.pod(v6), 7007))
+	target := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.addr, 7007))
 	p.sender.Go(func() {
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()

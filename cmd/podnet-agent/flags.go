@@ -96,16 +96,7 @@ func parseFlags(args []string, getenv func(string) string) (options, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("argument %q: want flags only", f.Arg(0))
 	}
-	var faults []error
-	f.VisitAll(func(flag *pflag.Flag) {
-		value := getenv(envName(flag.Name))
-		if value == "" || flag.Changed {
-			return
-		}
-		if err := f.Set(flag.Name, value); err != nil {
-			faults = append(faults, fmt.Errorf("%s %q: want what --%s takes: %s", envName(flag.Name), value, flag.Name, flag.Usage))
-		}
-	})
+	faults := environment(f, getenv)
 	if o.version && len(faults) == 0 {
 		return o, nil
 	}
@@ -116,6 +107,20 @@ func parseFlags(args []string, getenv func(string) string) (options, error) {
 		faults = o.check()
 	}
 	return o, errors.Join(faults...)
+}
+
+// environment sets the flags that the command line does not from the environment.
+func environment(f *pflag.FlagSet, getenv func(string) string) (faults []error) {
+	f.VisitAll(func(flag *pflag.Flag) {
+		value := getenv(envName(flag.Name))
+		if value == "" || flag.Changed {
+			return
+		}
+		if err := f.Set(flag.Name, value); err != nil {
+			faults = append(faults, fmt.Errorf("%s %q: want what --%s takes: %s", envName(flag.Name), value, flag.Name, flag.Usage))
+		}
+	})
+	return faults
 }
 
 // check returns every fault with flag, value and what is allowed.

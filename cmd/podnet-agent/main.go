@@ -33,6 +33,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if len(args) > 0 && args[0] == "install" {
 		return runInstall(ctx, args[1:], stdout, stderr)
 	}
+	if len(args) > 0 && args[0] == "migrate" {
+		return runMigrate(ctx, args[1:], getenv, stdout, stderr)
+	}
 	o, err := parseFlags(args, getenv)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):

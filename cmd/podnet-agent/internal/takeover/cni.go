@@ -53,7 +53,7 @@ func FindLists(dir string) ([]List, error) {
 		if err != nil {
 			return nil, fmt.Errorf("look for flannel's configuration: %w", err)
 		}
-		if l, ok := parseList(text); ok {
+		if l, ok := ParseList(text); ok {
 			l.Path, l.Aside = filepath.Join(dir, name), aside
 			out = append(out, l)
 		}
@@ -61,8 +61,8 @@ func FindLists(dir string) ([]List, error) {
 	return out, nil
 }
 
-// parseList reads a list, or a single plugin as old flannels were configured. ok is false if flannel has no part in it.
-func parseList(text []byte) (List, bool) {
+// ParseList reads a list, or a single plugin as old flannels were configured. ok is false if flannel has no part in it.
+func ParseList(text []byte) (List, bool) {
 	type ipam struct{ DataDir string }
 	type plugin struct {
 		Type, DataDir string
