@@ -36,11 +36,7 @@ func (l *lab) restarts(ctx context.Context) {
 			}
 			time.Sleep(200 * time.Millisecond)
 			r := f.finish()
-			if r.lost > 0 {
-				err = errors.Join(err, fmt.Errorf("%d of %d packets lost, %s", r.lost, r.sent, ms(r.outage)))
-			}
-			l.report.add(row{Name: name, Family: familyName(v6), Cells: []cell{result(how.label, err)},
-				Detail: fmt.Sprintf("%d of %d lost", r.lost, r.sent)})
+			l.report.add(row{Name: name, Family: familyName(v6), Cells: []cell{result(how.label, err, r.loss())}, Detail: r.String()})
 			continue
 		}
 		l.report.add(row{Name: name, Family: familyName(v6), Cells: []cell{result(how.label, err)}})

@@ -3,8 +3,13 @@ package main
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +21,7 @@ type flow struct {
 	interval time.Duration
 	stop     chan struct{}
 	done     sync.WaitGroup
+	dropped  int // by the machine before the flow began
 
 	mu   sync.Mutex
 	sent []time.Time
@@ -25,7 +31,7 @@ type flow struct {
 // startFlow sends one datagram per interval from one namespace to the server at to.
 // With fresh set, every datagram comes from a new socket: a new connection for conntrack and NAT.
 func startFlow(from string, to netip.Addr, interval time.Duration, fresh bool) (*flow, error) {
-	f := &flow{interval: interval, stop: make(chan struct{})}
+	f := &flow{interval: interval, stop: make(chan struct{}), dropped: machineDrops()}
 	send := func() (net.Conn, error) { return dialFrom(from, "udp", hostPort(to, whoamiPort)) }
 	if fresh {
 		f.done.Go(func() {
@@ -111,7 +117,25 @@ func (f *flow) receive(c net.Conn, most int) {
 func (f *flow) finish() flowResult {
 	close(f.stop)
 	f.done.Wait()
-	return f.result()
+	r := f.result()
+	r.dropped = machineDrops() - f.dropped
+	return r
+}
+
+// machineDrops counts the packets that this machine's CPUs dropped since it started because their queues were full (net.core.netdev_max_backlog). All
+// namespaces share those queues: whoever saturates them makes everybody's packets disappear.
+func machineDrops() (n int) {
+	data, err := os.ReadFile("/proc/net/softnet_stat")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			dropped, _ := strconv.ParseUint(fields[1], 16, 32) // the format is the kernel's own
+			n += int(dropped)
+		}
+	}
+	return n
 }
 
 // healed reports whether the last n datagrams that have had time to come back did so.
@@ -130,10 +154,47 @@ func (f *flow) healed(n int) bool {
 	return true
 }
 
+// sinceFirstAnswer returns when the first datagram that came back was sent, and what was lost after it; the zero Time if none came back. The flow must be finished.
+func (f *flow) sinceFirstAnswer() (time.Time, flowResult) {
+	i := slices.Index(f.back, true)
+	if i < 0 {
+		return time.Time{}, flowResult{}
+	}
+	rest := flow{interval: f.interval, sent: f.sent[i:], back: f.back[i:]}
+	r := rest.result()
+	r.dropped = machineDrops() - f.dropped
+	return f.sent[i], r
+}
+
 // flowResult says what a flow lost.
 type flowResult struct {
 	sent, lost int
 	outage     time.Duration // the longest time from a lost datagram to the next one that came back
+	dropped    int           // packets that the machine dropped meanwhile, of anybody's
+}
+
+// hiccup bounds what may be the fault of full queues.
+const hiccup = 50 * time.Millisecond
+
+// excused reports whether a loss is no finding: other programs keep the machine so busy that it drops packets by itself.
+func (r flowResult) excused() bool {
+	return r.lost > 0 && r.lost <= r.dropped && r.outage < hiccup
+}
+
+// loss is the error of a flow that may not lose anything.
+func (r flowResult) loss() error {
+	if r.lost == 0 || r.excused() {
+		return nil
+	}
+	return fmt.Errorf("%d of %d packets lost, %s", r.lost, r.sent, ms(r.outage))
+}
+
+func (r flowResult) String() string {
+	s := fmt.Sprintf("%d of %d lost", r.lost, r.sent)
+	if r.excused() {
+		s += fmt.Sprintf(", not counted: this machine's full queues dropped %d packets meanwhile", r.dropped)
+	}
+	return s
 }
 
 func (f *flow) result() flowResult {

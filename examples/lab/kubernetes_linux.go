@@ -22,7 +22,7 @@ const (
 const apiPort = 6443
 
 // spareNodes are those that join while the lab runs.
-const spareNodes = 2
+const spareNodes = 3
 
 // object is a Kubernetes object, or a part of one.
 type object = map[string]any

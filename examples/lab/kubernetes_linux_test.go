@@ -55,8 +55,8 @@ func TestSinceFirstAnswer(t *testing.T) {
 	for i, ok := range []bool{false, false, true, false, true} {
 		f.sent, f.back = append(f.sent, start.Add(time.Duration(i)*time.Millisecond)), append(f.back, ok)
 	}
-	if first, lost := f.sinceFirstAnswer(); first.Sub(start) != 2*time.Millisecond || lost != 1 {
-		t.Errorf("first after %v, %d lost, want 2ms and 1", first.Sub(start), lost)
+	if first, r := f.sinceFirstAnswer(); first.Sub(start) != 2*time.Millisecond || r.lost != 1 || r.sent != 3 {
+		t.Errorf("first after %v, %d of %d lost, want 2ms and 1 of 3", first.Sub(start), r.lost, r.sent)
 	}
 	f.back = make([]bool, 5)
 	if first, _ := f.sinceFirstAnswer(); !first.IsZero() {

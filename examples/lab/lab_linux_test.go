@@ -78,6 +78,24 @@ func TestFlowResult(t *testing.T) {
 	}
 }
 
+func TestLoss(t *testing.T) {
+	for _, c := range []struct {
+		flowResult
+		finding bool
+	}{
+		{flowResult{sent: 9}, false},
+		{flowResult{sent: 9, dropped: 5}, false},
+		{flowResult{sent: 9, lost: 1}, true},
+		{flowResult{sent: 9, lost: 2, dropped: 1}, true},
+		{flowResult{sent: 9, lost: 1, dropped: 1, outage: time.Millisecond}, false},
+		{flowResult{sent: 9, lost: 1, dropped: 1, outage: time.Second}, true},
+	} {
+		if err := c.loss(); (err != nil) != c.finding {
+			t.Errorf("%+v: %v", c.flowResult, err)
+		}
+	}
+}
+
 // build makes the three binaries.
 func build(t *testing.T) string {
 	t.Helper()

@@ -51,6 +51,7 @@ func (c *cluster) join(ctx context.Context, n *node, podCIDRs []netip.Prefix) er
 	if err := c.register(ctx, n, podCIDRs); err != nil {
 		return fmt.Errorf("register %s: %w", n.name, err)
 	}
+	n.registered = time.Now()
 	_, err := poll(ctx, 10*time.Second, func() error {
 		o, err := c.node(ctx, n.name)
 		if err == nil && len(o.Spec.PodCIDRs) != len(n.ports[0].addrs) {

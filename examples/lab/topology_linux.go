@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/podnet/podnet/internal/netns"
 	"github.com/podnet/podnet/ipam"
@@ -95,6 +96,8 @@ type node struct {
 	podCIDRs []netip.Prefix
 	pods     []*pod
 	agent    *agent
+
+	registered time.Time // when its Node was made; with --kubernetes
 }
 
 type pod struct {
