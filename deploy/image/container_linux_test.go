@@ -26,12 +26,10 @@ import (
 )
 
 // TestContainer runs the image's files under runc exactly as the DaemonSet says: capabilities, read-only root, no new privileges, mounts, arguments, the
-// system calls that RuntimeDefault forbids. Only the nodes come from files instead of the API server.
+// system calls that RuntimeDefault forbids. Only the nodes come from files instead of the API server; see TestPod.
 func TestContainer(t *testing.T) {
 	rtnltest.RequireKernel(t, "containers in a network namespace")
-	if _, err := exec.LookPath("runc"); err != nil {
-		t.Skip("runc is not here (Debian: apt-get install runc)")
-	}
+	requireRunc(t)
 	image := imageFiles(t)
 	n := newHost(t, image)
 
@@ -51,7 +49,8 @@ func TestContainer(t *testing.T) {
 		}
 	})
 
-	agent := n.daemonSet.Spec.Template.Spec.Containers[0]
+	agent := *n.daemonSet.Spec.Template.Spec.Containers[0].DeepCopy()
+	agent.Args = append(agent.Args, "--node-name=node-a", "--nodes=/etc/podnet/nodes")
 	t.Run("agent without capabilities", func(t *testing.T) {
 		less := *agent.DeepCopy()
 		less.SecurityContext.Capabilities.Add = nil
@@ -97,6 +96,13 @@ func TestContainer(t *testing.T) {
 	t.Run("uninstall", func(t *testing.T) { n.uninstall(t) })
 }
 
+func requireRunc(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("runc"); err != nil {
+		t.Skip("runc is not here (Debian: apt-get install runc)")
+	}
+}
+
 // imageFiles makes what the Dockerfile makes, with this machine's nft; or takes the directory in PODNET_IMAGE, which holds the files of a built image.
 func imageFiles(t *testing.T) string {
 	t.Helper()
@@ -131,6 +137,8 @@ type host struct {
 	ns        *rtnltest.Netns
 	conn      *rtnl.Conn
 	daemonSet appsv1.DaemonSet
+	env       []string // besides PATH
+	token     string   // directory of the service account; "" = none
 	count     int
 }
 
@@ -267,11 +275,10 @@ func (n *host) uninstall(t *testing.T) {
 	}
 }
 
-// startAgent starts the container with the nodes from files.
+// startAgent starts the container.
 func (n *host) startAgent(t *testing.T, c corev1.Container) (log *lockedBuffer, stop func()) {
 	t.Helper()
-	args := append(slices.Clone(c.Args), "--node-name=node-a", "--nodes=/etc/podnet/nodes")
-	cmd := n.runc(t, c, args)
+	cmd := n.runc(t, c, c.Args)
 	log = &lockedBuffer{}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

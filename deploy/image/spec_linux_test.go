@@ -33,11 +33,14 @@ func (n *host) spec(t *testing.T, c corev1.Container, args []string) object {
 		}
 		mounts = append(mounts, object{"destination": m.MountPath, "type": "bind", "source": n.source(t, m.Name), "options": []string{"rbind", "rprivate", access}})
 	}
+	if n.token != "" {
+		mounts = append(mounts, object{"destination": "/var/run/secrets/kubernetes.io/serviceaccount", "type": "bind", "source": n.token, "options": []string{"rbind", "rprivate", "ro"}})
+	}
 	return object{
 		"ociVersion": "1.0.2",
 		"process": object{
 			"user": object{"uid": *n.daemonSet.Spec.Template.Spec.SecurityContext.RunAsUser, "gid": *n.daemonSet.Spec.Template.Spec.SecurityContext.RunAsGroup},
-			"args": append([]string{"/podnet-agent"}, args...), "env": []string{"PATH=/usr/sbin"}, "cwd": "/",
+			"args": append([]string{"/podnet-agent"}, args...), "env": append([]string{"PATH=/usr/sbin"}, n.env...), "cwd": "/",
 			"noNewPrivileges": !*security.AllowPrivilegeEscalation,
 			"capabilities":    object{"bounding": caps, "effective": caps, "permitted": caps},
 		},
