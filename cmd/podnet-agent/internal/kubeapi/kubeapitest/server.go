@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -53,11 +54,18 @@ type change struct {
 	object  []byte // protobuf, with envelope
 }
 
-// New starts a Server that ends with the test.
-func New(t testing.TB) *Server {
+// New starts a Server on the loopback device that ends with the test.
+func New(t testing.TB) *Server { return NewOn(t, nil) }
+
+// NewOn starts a Server on a listener, such as one in another network namespace.
+func NewOn(t testing.TB, l net.Listener) *Server {
 	s := &Server{version: 100, oldest: 100, nodes: map[string]*corev1.Node{}, more: make(chan struct{}), bookmark: time.Minute}
 	s.HTTP = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	s.HTTP.EnableHTTP2 = true
+	if l != nil {
+		s.HTTP.Listener.Close()
+		s.HTTP.Listener = l
+	}
 	s.HTTP.StartTLS()
 	t.Cleanup(func() {
 		s.HTTP.CloseClientConnections()
