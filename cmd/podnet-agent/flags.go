@@ -28,7 +28,9 @@ type options struct {
 	netConf     string
 	uplink      uplinkOptions
 	flannel     flannelOptions
+	public      publicOptions
 	ipMasq      bool
+	forward     bool
 	subnetFile  string
 	cniConfDir  string
 	cniConfName string
@@ -67,7 +69,9 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.StringVar(&o.netConf, "net-conf", "", "`path` of the network configuration, in the format of flannel's net-conf.json (required)")
 	o.uplink.flags(f)
 	o.flannel.flags(f)
+	o.public.flags(f)
 	f.BoolVar(&o.ipMasq, "ip-masq", true, "masquerade pod traffic that leaves the cluster")
+	f.BoolVar(&o.forward, "forward-rules", true, "accept forwarded pod traffic where the rules are iptables' (its FORWARD chain may drop by default, as with Docker)")
 	f.StringVar(&o.subnetFile, "subnet-file", "/run/podnet/subnet.env", "`path` of the subnet file to write")
 	f.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "`directory` of the CNI configuration list to write; empty: write none")
 	f.StringVar(&o.cniConfName, "cni-conf-name", "10-podnet.conflist", "file `name` of the CNI configuration list")
@@ -132,6 +136,7 @@ func (o *options) check() []error {
 	}
 	o.uplink.check(fault)
 	o.flannel.check(fault)
+	o.public.check(fault)
 	if err := check.Device(o.bridge); err != nil {
 		faults = append(faults, fmt.Errorf("--bridge %w", err))
 	}

@@ -85,6 +85,6 @@ func (o options) source(metrics *agent.Metrics, log *slog.Logger) (agent.NodeSou
 	source := kubenode.New(client, kubenode.Options{
 		NodeName: o.nodeName, Keys: o.kube.keys, Net: o.net, State: filepath.Join(o.stateDir, stateFile), Metrics: m, Logger: log,
 	})
-	publisher := kubenode.NewPublisher(client, source, kubenode.PublisherOptions{NodeName: o.nodeName, Keys: o.kube.keys, Condition: o.kube.condition, Logger: log})
+	publisher := kubenode.NewPublisher(client, source, kubenode.PublisherOptions{NodeName: o.nodeName, Keys: o.kube.keys, Condition: o.kube.condition, PublicIPs: o.public.addrs, Logger: log})
 	return source, publisher, nil
 }

@@ -10,6 +10,19 @@ import (
 	"syscall"
 )
 
+// lockNode keeps a second agent away from this node: its state directory and its network namespace.
+func lockNode(dir string) (unlock func() error, err error) {
+	unlockDir, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	unlockNetwork, err := lockNetwork()
+	if err != nil {
+		return nil, errors.Join(err, unlockDir())
+	}
+	return func() error { return errors.Join(unlockNetwork(), unlockDir()) }, nil
+}
+
 // lock keeps a second agent away from the same state directory. The kernel gives the lock back when the process dies, however it does.
 func lock(dir string) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

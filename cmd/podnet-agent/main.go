@@ -6,14 +6,20 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
 	"github.com/spf13/pflag"
+
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/flannelflags"
 )
 
 // version is set by the build: -ldflags "-X main.version=...".
 var version = "unknown"
+
+// flanneld is the name under which, or the first argument with which, the agent takes flanneld's command line.
+const flanneld = "flanneld"
 
 // Exit statuses.
 const (
@@ -24,7 +30,11 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	status := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	args := os.Args[1:]
+	if filepath.Base(os.Args[0]) == flanneld {
+		args = append([]string{flanneld}, args...)
+	}
+	status := run(ctx, args, os.Getenv, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
 }
@@ -35,6 +45,21 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	if len(args) > 0 && args[0] == "migrate" {
 		return runMigrate(ctx, args[1:], getenv, stdout, stderr)
+	}
+	if len(args) > 0 && args[0] == flanneld {
+		translated, err := flannelflags.Translate(args[1:], getenv, envName)
+		switch {
+		case err != nil:
+			fmt.Fprintf(stderr, "flanneld (podnet-agent): %v\n", err)
+			return exitUsage
+		case translated.Help != "":
+			fmt.Fprint(stdout, translated.Help)
+			return exitOK
+		}
+		for _, w := range translated.Warnings {
+			fmt.Fprintf(stderr, "flanneld (podnet-agent): warning: %s\n", w)
+		}
+		args = translated.Args
 	}
 	o, err := parseFlags(args, getenv)
 	switch {

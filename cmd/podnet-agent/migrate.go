@@ -90,7 +90,7 @@ func (m *migration) parse(args []string, getenv func(string) string) error {
 
 func (m *migration) run(ctx context.Context) (err error) {
 	if !m.dryRun {
-		unlock, err := lock(m.stateDir)
+		unlock, err := lockNode(m.stateDir)
 		if err != nil {
 			return err
 		}

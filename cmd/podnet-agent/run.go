@@ -20,6 +20,14 @@ import (
 	"github.com/podnet/podnet/vxlan"
 )
 
+// masqOptions are auto, or nftables if the network configuration asks for it (flannel's EnableNFTables).
+func (o options) masqOptions() masq.Options {
+	if o.net.NFTables {
+		return masq.Options{Backend: masq.NFTables}
+	}
+	return masq.Options{}
+}
+
 // parts puts the library together for one node.
 func (o options) parts(conn *rtnl.Conn, masquerade *masq.Reconciler) agent.Parts {
 	files := handoff.Files{SubnetFile: o.subnetFile, Record: filepath.Join(o.stateDir, "files.json")}
@@ -27,23 +35,27 @@ func (o options) parts(conn *rtnl.Conn, masquerade *masq.Reconciler) agent.Parts
 		files.Conflist = filepath.Join(o.cniConfDir, o.cniConfName)
 	}
 	return agent.Parts{
-		Kernel: conn,
-		VXLAN:  vxlan.New(conn, vxlan.Options{}),
-		HostGW: hostgw.New(conn, hostgw.Options{}),
-		Masq:   masquerade,
-		Files:  files,
-		List:   handoff.Conflist{Name: "podnet", SubnetFile: o.subnetFile, Bridge: o.bridge, DataDir: o.cniDataDir},
-		IPMasq: o.ipMasq,
+		Kernel:    conn,
+		VXLAN:     vxlan.New(conn, vxlan.Options{}),
+		HostGW:    hostgw.New(conn, hostgw.Options{}),
+		Masq:      masquerade,
+		Files:     files,
+		List:      handoff.Conflist{Name: "podnet", SubnetFile: o.subnetFile, Bridge: o.bridge, DataDir: o.cniDataDir},
+		IPMasq:    o.ipMasq,
+		NoForward: !o.forward,
 
 		TakeOver: o.takeOver(),
 	}
 }
 
+// events is "off" in an agent that a test builds to see what it heals when every event of the kernel is lost: -ldflags "-X main.events=off".
+var events = "on"
+
 // serve runs the agent until ctx ends. It fails only before the agent has started.
 func serve(ctx context.Context, o options, stderr *os.File) error {
 	limitMemory()
 	log := o.logger(stderr)
-	unlock, err := lock(o.stateDir)
+	unlock, err := lockNode(o.stateDir)
 	if err != nil {
 		return err
 	}
@@ -61,7 +73,7 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 		defer listener.Close()
 	}
 
-	masquerade := masq.New(&masq.Netfilter{}, masq.Options{})
+	masquerade := masq.New(&masq.Netfilter{}, o.masqOptions())
 	concerns := o.parts(conn, masquerade).Concerns(o.net)
 	metrics := agent.NewMetrics(version, agent.Names(concerns))
 	source, publisher, err := o.source(metrics, log)
@@ -86,11 +98,17 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 		Metrics: metrics,
 		Logger:  log,
 	}
+	if events == "off" {
+		options.Watches = nil
+	}
 	if publisher != nil {
 		options.Observe = publisher.Observe
 		options.Watches = append(options.Watches, agent.Watch{Name: "publisher", Run: func(ctx context.Context, _ func()) error { return publisher.Run(ctx) }})
 	}
 	a = agent.New(options)
+	for _, n := range o.net.Notes {
+		log.Warn("network configuration", "note", n)
+	}
 	log.Info("podnet-agent starts", "version", version, "node", o.nodeName, "nodes", o.from(), "backend", o.net.Backend.Type,
 		"networks", fmt.Sprint(o.net.Networks), "listen", o.listen)
 	if listener != nil {
@@ -131,7 +149,7 @@ func serveHTTP(l net.Listener, h http.Handler) (stop func()) {
 // cleanup removes what an agent left.
 func cleanup(ctx context.Context, o options, stderr *os.File) error {
 	log := o.logger(stderr)
-	unlock, err := lock(o.stateDir)
+	unlock, err := lockNode(o.stateDir)
 	if err != nil {
 		return err
 	}

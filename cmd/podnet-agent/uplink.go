@@ -13,7 +13,9 @@ import (
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/takeover"
 	"github.com/podnet/podnet/internal/check"
+	"github.com/podnet/podnet/internal/peers"
 	"github.com/podnet/podnet/masq"
+	"github.com/podnet/podnet/rtnl"
 )
 
 // uplinkOptions are the command line of the uplink.
@@ -66,6 +68,40 @@ func (u *uplinkOptions) check(fault func(flag, value, want string)) {
 type flannelOptions struct {
 	takeOver string
 	names    string
+}
+
+// publicOptions are the command line of what other nodes are told.
+type publicOptions struct {
+	ipv4, ipv6 string
+
+	addrs [2]netip.Addr // what they say
+}
+
+func (o *publicOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.ipv4, "public-ip", "", "IPv4 `address` under which other nodes reach this one, if it is not the uplink's (Kubernetes only; a node's public-ip-overwrite annotation comes first)")
+	f.StringVar(&o.ipv6, "public-ipv6", "", "the same for IPv6, an `address`")
+}
+
+func (o *publicOptions) check(fault func(flag, value, want string)) {
+	for i, f := range []struct {
+		flag, value string
+		family      rtnl.Family
+	}{{"public-ip", o.ipv4, rtnl.IPv4}, {"public-ipv6", o.ipv6, rtnl.IPv6}} {
+		if f.value == "" {
+			continue
+		}
+		a, err := netip.ParseAddr(f.value)
+		if err == nil && rtnl.FamilyOf(a) == f.family {
+			err = peers.CheckAddr(a)
+		} else {
+			err = fmt.Errorf("want an IPv%d address", f.family)
+		}
+		if err != nil {
+			fault(f.flag, f.value, err.Error())
+			continue
+		}
+		o.addrs[i] = a
+	}
 }
 
 // fromFlannel is the only predecessor there is.

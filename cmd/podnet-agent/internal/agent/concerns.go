@@ -42,6 +42,8 @@ type Parts struct {
 	Files  handoff.Files
 	List   handoff.Conflist
 	IPMasq bool
+	// NoForward leaves forwarded pod traffic to what other rules say.
+	NoForward bool
 	// TakeOver is what is taken over of a node that flannel has set up; nil = nothing.
 	TakeOver *TakeOver
 
@@ -213,7 +215,7 @@ func hostgwConfig(d Desired) (hostgw.Config, []string) {
 func (p Parts) masquerade(ctx context.Context, d Desired) Result {
 	var want masq.Config
 	if p.IPMasq {
-		want = masq.Config{ClusterCIDRs: d.Net.Networks, NonMasquerade: d.Net.NonMasqueradeCIDRs, Forward: true}
+		want = masq.Config{ClusterCIDRs: d.Net.Networks, NonMasquerade: d.Net.NonMasqueradeCIDRs, Forward: !p.NoForward}
 		for _, l := range d.Locals {
 			want.PodCIDRs = append(want.PodCIDRs, l.PodCIDR)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/flannel"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/kubeapi"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
+	"github.com/podnet/podnet/rtnl"
 )
 
 // Writer is what a Publisher asks of the API server.
@@ -28,8 +30,9 @@ type Writer interface {
 type PublisherOptions struct {
 	NodeName  string
 	Keys      flannel.Keys
-	Condition bool         // keep the condition NetworkUnavailable
-	Logger    *slog.Logger // nil = discard
+	Condition bool          // keep the condition NetworkUnavailable
+	PublicIPs [2]netip.Addr // IPv4 and IPv6: published instead of the uplink's, if they are set
+	Logger    *slog.Logger  // nil = discard
 }
 
 // Publisher keeps what this node's Node object says of its network: the annotations, the condition NetworkUnavailable, and Events.
@@ -177,6 +180,9 @@ func (p *Publisher) want(o agent.Outcome, own kubeapi.Node) {
 			f.Data.VNI, f.Data.MAC = d.Net.Backend.VNI, d.VTEPMAC(l.Family)
 		}
 		f.PublicIP = l.Addr
+		if i := p.o.PublicIPs[familyIndex(l.Family)]; i.IsValid() && !said.Of(l.Family).NodePublicIP.IsValid() {
+			f.PublicIP = i
+		}
 		if o := said.Of(l.Family).Overwrite; o.IsValid() {
 			f.PublicIP = o
 		}
@@ -337,5 +343,12 @@ func (b *bucket) take(now time.Time) time.Duration {
 		return b.since.Add(b.every).Sub(now)
 	}
 	b.used++
+	return 0
+}
+
+func familyIndex(f rtnl.Family) int {
+	if f == rtnl.IPv6 {
+		return 1
+	}
 	return 0
 }

@@ -20,9 +20,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/podnet/podnet/internal/peers"
@@ -37,6 +39,9 @@ type Config struct {
 	Networks           []netip.Prefix // of the enabled families, IPv4 first
 	NonMasqueradeCIDRs []netip.Prefix
 	Backend            Backend
+	NFTables           bool // masquerade with nftables, nothing else; false: with what the node has
+	// Notes name the keys that are there and mean nothing here.
+	Notes []string
 }
 
 // The types of backends.
@@ -81,8 +86,9 @@ type file struct {
 	NonMasqueradeCIDRs   []string
 	Backend              *backendFile
 
-	// Of flannel, without meaning here.
-	EnableNFTables                                                               any
+	EnableNFTables bool
+
+	// Of flannel, without meaning here: see Notes.
 	SubnetLen, SubnetMin, SubnetMax, IPv6SubnetLen, IPv6SubnetMin, IPv6SubnetMax any
 }
 
@@ -145,8 +151,27 @@ func decodeError(err error) error {
 	return fmt.Errorf("json: %w", err)
 }
 
+// notes says which keys are without effect.
+func (f file) notes() (notes []string) {
+	note := func(why string, keys map[string]any) {
+		for _, key := range slices.Sorted(maps.Keys(keys)) {
+			if keys[key] != nil {
+				notes = append(notes, key+": without effect: "+why)
+			}
+		}
+	}
+	note("who hands out podCIDRs (the controller manager) decides their size and place, as in flannel's Kubernetes mode", map[string]any{
+		"SubnetLen": f.SubnetLen, "SubnetMin": f.SubnetMin, "SubnetMax": f.SubnetMax,
+		"IPv6SubnetLen": f.IPv6SubnetLen, "IPv6SubnetMin": f.IPv6SubnetMin, "IPv6SubnetMax": f.IPv6SubnetMax,
+	})
+	if f.Backend != nil {
+		note("for Windows nodes", map[string]any{"Backend.Name": f.Backend.Name, "Backend.MacPrefix": f.Backend.MacPrefix})
+	}
+	return notes
+}
+
 func (f file) config() (Config, error) {
-	var c Config
+	c := Config{NFTables: f.EnableNFTables, Notes: f.notes()}
 	var faults []error
 	networks := []struct {
 		key, value string
