@@ -12,8 +12,8 @@ import (
 
 // Create makes a namespace and mounts it at Path(name), so that other processes can enter it. It needs CAP_SYS_ADMIN.
 func Create(name string) (err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	if err := prepareDir(); err != nil {
+		return fmt.Errorf("prepare %s: %w", dir, err)
 	}
 	f, err := os.OpenFile(Path(name), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
@@ -34,6 +34,30 @@ func Create(name string) (err error) {
 		}
 		return nil
 	})
+}
+
+// prepareDir makes the directory a shared mount as ip-netns(8) does: else every process in a mount namespace of its own
+// (ip netns exec, a systemd service) would keep a copy of our mounts, and so the namespaces, alive.
+func prepareDir() error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil { // ip(8) takes the same lock
+		return fmt.Errorf("flock: %w", err)
+	}
+	err = unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	if err := unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind mount: %w", err)
+	}
+	return unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
 }
 
 // Delete unmounts and removes the namespace called name. The kernel ends it when its last process and socket are gone. A missing one is no error.
@@ -79,16 +103,23 @@ func Do(path string, fn func() error) error {
 	})
 }
 
-// onThread runs fn on a locked thread that ends with it. A panic of fn continues in the caller.
+// onThread runs fn on a locked thread that ends with it. A panic or runtime.Goexit of fn continues in the caller.
 func onThread(fn func() error) error {
 	var err error
 	var panicked any
 	returned := false
 	done := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
 		defer close(done)
 		defer func() { panicked = recover() }()
+		runtime.LockOSThread() // not unlocked: the runtime ends the thread with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread cannot end: the runtime would keep it, and with it the namespace, to the end of the process.
+			defer runtime.UnlockOSThread()
+			err = onThread(fn)
+			returned = true
+			return
+		}
 		err = fn()
 		returned = true
 	}()

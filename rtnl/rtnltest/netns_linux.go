@@ -4,21 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podnet/podnet/internal/netns"
 	"github.com/podnet/podnet/rtnl"
 )
 
-const (
-	netnsDir    = "/run/netns" // where iproute2 looks for named namespaces
-	netnsPrefix = "podnet-test-"
-)
+const netnsPrefix = "podnet-test-"
 
 // Netns is a network namespace of its own for one test, named like those of "ip netns", so that other processes can enter it.
 type Netns struct {
@@ -30,36 +26,39 @@ type Netns struct {
 func NewNetns(t testing.TB) *Netns {
 	t.Helper()
 	RequireKernel(t, "a network namespace")
-	if err := prepareNetnsDir(); err != nil {
-		t.Fatalf("prepare %s: %v", netnsDir, err)
-	}
 	sweepNetns()
-	path, err := reserveNetnsName()
-	if err != nil {
-		t.Fatalf("name a network namespace: %v", err)
+	name, err := createNetns()
+	if errors.Is(err, unix.EPERM) {
+		Lacking(t, fmt.Sprintf("may not make a network namespace: %v", err))
 	}
+	if err != nil {
+		t.Fatalf("make a network namespace: %v", err)
+	}
+	n := &Netns{name: name}
 	t.Cleanup(func() {
-		if err := removeNetns(path); err != nil {
+		if err := n.Remove(); err != nil {
 			t.Errorf("remove network namespace: %v", err)
 		}
 	})
-	if err := onOwnThread(func() error { return bindNewNetns(path) }); err != nil {
-		if errors.Is(err, unix.EPERM) {
-			Lacking(t, fmt.Sprintf("may not make a network namespace: %v", err))
-		}
-		t.Fatalf("make network namespace %s: %v", path, err)
+	c, err := rtnl.Open(rtnl.Options{Netns: n.Path()})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return &Netns{name: filepath.Base(path)}
+	defer c.Close() // an open connection would keep the namespace alive after Remove
+	if err := errors.Join(c.Write(t.Context(), rtnl.Plan{{Verb: rtnl.Set, Object: rtnl.Link{Name: "lo", Up: rtnl.On}}})...); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // Name returns the name for "ip -n".
 func (n *Netns) Name() string { return n.name }
 
 // Path returns the path that other processes can open.
-func (n *Netns) Path() string { return filepath.Join(netnsDir, n.name) }
+func (n *Netns) Path() string { return netns.Path(n.name) }
 
 // Remove takes the namespace away before the test ends. It lives on while a socket or process is in it.
-func (n *Netns) Remove() error { return removeNetns(n.Path()) }
+func (n *Netns) Remove() error { return netns.Delete(n.name) }
 
 // Conn opens a connection to the namespace and closes it when the test ends.
 func (n *Netns) Conn(t testing.TB) *rtnl.Conn {
@@ -73,124 +72,28 @@ func (n *Netns) Conn(t testing.TB) *rtnl.Conn {
 }
 
 // Do runs f on a thread that is in the namespace. Goroutines that f starts are not. Sockets that f opens stay in the namespace.
-// A t.Fatal inside f ends f only: Do then returns an error.
-func (n *Netns) Do(f func() error) error {
-	return onOwnThread(func() error {
-		ns, err := os.Open(n.Path())
-		if err != nil {
-			return err
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter %s: %w", n.name, err)
-		}
-		return f()
-	})
-}
+func (n *Netns) Do(f func() error) error { return netns.Do(n.Path(), f) }
 
-// onOwnThread runs f on a thread that it may move to other namespaces. The goroutine never unlocks the thread, so the runtime ends it
-// afterwards instead of handing it to other goroutines: there is no restoring that could fail.
-func onOwnThread(f func() error) error {
-	err := errors.New("the function did not return (t.Fatal or a panic inside)")
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The main thread cannot end: the runtime would keep it, and with it the namespace, to the end of the process.
-			defer runtime.UnlockOSThread()
-			err = onOwnThread(f)
-			return
-		}
-		err = f()
-	}()
-	<-done
-	return err
-}
-
-// bindNewNetns moves the calling thread into a new namespace and pins that at path.
-func bindNewNetns(path string) error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("unshare: %w", err)
-	}
-	if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind mount: %w", err)
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	defer unix.Close(fd)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
-		return fmt.Errorf("set lo up: %w", err)
-	}
-	return nil
-}
-
-// prepareNetnsDir makes the directory a shared mount as ip(8) does: else every process in a mount namespace of its own (ip netns
-// exec, a systemd service) would keep a copy of our mounts, and so the namespaces, alive.
-func prepareNetnsDir() error {
-	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
-		return err
-	}
-	dir, err := os.Open(netnsDir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil { // ip(8) takes the same lock
-		return fmt.Errorf("flock: %w", err)
-	}
-	err = unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "")
-	if !errors.Is(err, unix.EINVAL) {
-		return err
-	}
-	if err := unix.Mount(netnsDir, netnsDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("bind mount: %w", err)
-	}
-	return unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "")
-}
-
-// reserveNetnsName creates the mount point podnet-test-PID-N with the first free N.
-func reserveNetnsName() (string, error) {
+// createNetns makes podnet-test-PID-N with the first free N.
+func createNetns() (string, error) {
 	for n := 1; ; n++ {
-		path := filepath.Join(netnsDir, netnsPrefix+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(n))
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0)
-		if errors.Is(err, os.ErrExist) {
-			continue
+		name := netnsPrefix + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(n)
+		if err := netns.Create(name); !errors.Is(err, os.ErrExist) {
+			return name, err
 		}
-		if err != nil {
-			return "", err
-		}
-		return path, f.Close()
 	}
 }
 
 // sweepNetns removes the namespaces of test processes that are dead.
 func sweepNetns() {
-	paths, err := filepath.Glob(filepath.Join(netnsDir, netnsPrefix+"*"))
+	names, err := netns.List(netnsPrefix)
 	if err != nil {
 		return
 	}
-	for _, path := range paths {
-		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), netnsPrefix), "-")
+	for _, name := range names {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(name, netnsPrefix), "-")
 		if n, err := strconv.Atoi(pid); err == nil && n > 0 && errors.Is(unix.Kill(n, 0), unix.ESRCH) {
-			_ = removeNetns(path) // another process may sweep at the same time
+			_ = netns.Delete(name) // another process may sweep at the same time
 		}
 	}
-}
-
-func removeNetns(path string) error {
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmount %s: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
