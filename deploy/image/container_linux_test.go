@@ -111,14 +111,14 @@ func imageFiles(t *testing.T) string {
 		if err := os.CopyFS(dir, os.DirFS(given)); err != nil {
 			t.Fatal(err)
 		}
-	} else {
-		nft, err := exec.LookPath("nft")
-		if err != nil {
-			t.Skip("nft is not here (Debian: apt-get install nftables)")
-		}
-		if err := copyClosure("/", dir, strings.TrimPrefix(nft, "/")); err != nil {
-			t.Fatal(err)
-		}
+		return dir
+	}
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("nft is not here (Debian: apt-get install nftables)")
+	}
+	if err := copyClosure("/", dir, strings.TrimPrefix(nft, "/")); err != nil {
+		t.Fatal(err)
 	}
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/podnet-agent", "./cmd/podnet-cni")
 	build.Dir = "../.."
