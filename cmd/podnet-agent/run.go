@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/handoff"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
 	"github.com/podnet/podnet/hostgw"
 	"github.com/podnet/podnet/masq"
 	"github.com/podnet/podnet/rtnl"
@@ -51,7 +54,8 @@ func (o options) parts(conn *rtnl.Conn, masquerade *masq.Reconciler) agent.Parts
 // events is "off" in an agent that a test builds to see what it heals when every event of the kernel is lost: -ldflags "-X main.events=off".
 var events = "on"
 
-// serve runs the agent until ctx ends. It fails only before the agent has started.
+// serve runs the agent until ctx ends. It fails only before the agent has started. When the network configuration changes, it begins anew with that, as after
+// a restart: the network stays as it is meanwhile.
 func serve(ctx context.Context, o options, stderr *os.File) error {
 	limitMemory()
 	log := o.logger(stderr)
@@ -65,7 +69,30 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 		return err
 	}
 	defer conn.Close()
+	for {
+		round, cancel := context.WithCancel(ctx)
+		next := make(chan netconf.Config, 1)
+		var watcher sync.WaitGroup
+		watcher.Go(func() {
+			if c, changed := o.awaitNetConf(round, log); changed {
+				next <- c
+				cancel()
+			}
+		})
+		err := o.serveNet(round, conn, log)
+		cancel()
+		watcher.Wait()
+		if err != nil || ctx.Err() != nil || len(next) == 0 {
+			return err
+		}
+		o.net = <-next
+	}
+}
+
+// serveNet runs the agent with one network configuration.
+func (o options) serveNet(ctx context.Context, conn *rtnl.Conn, log *slog.Logger) error {
 	var listener net.Listener
+	var err error
 	if o.listen != "" {
 		if listener, err = net.Listen("tcp", o.listen); err != nil {
 			return fmt.Errorf("--listen %q: %w", o.listen, err)
