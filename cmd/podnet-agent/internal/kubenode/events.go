@@ -36,7 +36,7 @@ type recorder struct {
 }
 
 type occurrence struct {
-	name  string
+	name  string // "": it could not be written
 	count int
 	last  time.Time // when it was written or counted
 }
@@ -65,7 +65,7 @@ func (r *recorder) record(ctx context.Context, node kubeapi.Node, kind, reason, 
 			level = slog.LevelWarn
 		}
 		r.log.Log(ctx, level, "event", "reason", reason, "message", message)
-	} else if r.again(ctx, have, now) {
+	} else if have.name != "" && r.again(ctx, have, now) {
 		return
 	}
 	r.create(ctx, node, kind, key, now)
@@ -99,10 +99,11 @@ func (r *recorder) create(ctx context.Context, node kubeapi.Node, kind string, k
 	})
 	r.metrics.count("event", err)
 	r.outcome(err, now)
-	r.known[key] = &occurrence{name: name, count: 1, last: now}
 	if err != nil {
-		r.known[key].last = now.Add(-eventAgain) // again when the API server may take it
+		r.known[key] = &occurrence{}
+		return
 	}
+	r.known[key] = &occurrence{name: name, count: 1, last: now}
 }
 
 func (r *recorder) outcome(err error, now time.Time) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,8 +27,7 @@ type script struct {
 	err     error // of lists and watches
 	gone    bool  // the next watch is from too old a version
 	watches []chan kubeapi.Event
-	lists   []string // what was asked
-	times   []time.Time
+	lists   []time.Time
 }
 
 func newScript(nodes ...kubeapi.Node) *script {
@@ -41,8 +41,7 @@ func newScript(nodes ...kubeapi.Node) *script {
 func (s *script) ListNodes(ctx context.Context, limit int, continued string, add func(kubeapi.Node)) (kubeapi.ListMeta, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lists = append(s.lists, fmt.Sprint(limit, continued))
-	s.times = append(s.times, time.Now())
+	s.lists = append(s.lists, time.Now())
 	if s.err != nil {
 		return kubeapi.ListMeta{}, s.err
 	}
@@ -104,6 +103,13 @@ func (s *script) set(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f()
+}
+
+// asked returns when nodes were listed.
+func (s *script) asked() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.lists)
 }
 
 func (s *script) drop() {
@@ -213,7 +219,7 @@ func TestSourceFollows(t *testing.T) {
 		r.want("1 2")
 		r.api.tell("DELETED", apiNode(1)) // this node
 		r.want("2")
-		if lists := len(r.api.lists); lists != 1 {
+		if lists := len(r.api.asked()); lists != 1 {
 			t.Errorf("%d lists", lists)
 		}
 	})
@@ -276,7 +282,7 @@ func TestSourceFailures(t *testing.T) {
 		synctest.Wait()
 		r.want("1 2 3", "nodes are kept as they were: Kubernetes API: list nodes: connection refused")
 		tries := 0
-		for _, at := range r.api.times {
+		for _, at := range r.api.asked() {
 			if at.After(began) {
 				tries++
 			}
@@ -333,7 +339,7 @@ func TestSourceThrottled(t *testing.T) {
 		r := start(t, api, "")
 		defer r.stop()
 		time.Sleep(10 * time.Minute)
-		if n := len(api.lists); n < 9 || n > 16 {
+		if n := len(api.asked()); n < 9 || n > 16 {
 			t.Errorf("%d lists in 10 minutes", n)
 		}
 	})

@@ -40,7 +40,7 @@ func Fill(n *corev1.Node) *corev1.Node {
 	now := metav1.NewTime(time.Unix(1790000000, 0))
 	for _, manager := range []string{"kubelet", "kube-controller-manager", "podnet-agent"} {
 		n.ManagedFields = append(n.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, Operation: "Update", APIVersion: "v1", Time: &now, FieldsType: "FieldsV1",
-			FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:annotations":{` + strings.Repeat(`"f:example.com/some-annotation":{},`, 12) + `"f:x":{}}}}`)}})
+			FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{` + strings.Repeat(`"f:example.com/some-annotation":{},`, 12) + `"f:x":{}}}}`)})
 	}
 	n.Status.Capacity = corev1.ResourceList{"cpu": resource.MustParse("64"), "memory": resource.MustParse("263842572Ki"), "pods": resource.MustParse("110")}
 	n.Status.Allocatable = n.Status.Capacity
