@@ -78,6 +78,9 @@ func (p *Publisher) Observe(o agent.Outcome) {
 const (
 	unavailableAfter = 10 * time.Second // the network does not stand: until then it may be starting, or healing
 	lookEvery        = 5 * time.Second
+	// ownPatchWithin is how long the watch may take to tell of our own patch. While 5,000 agents start it is behind: publishing again meanwhile would tell all of
+	// them once more, and the watches would never catch up (package sim).
+	ownPatchWithin = 2 * time.Minute
 )
 
 // Run publishes until ctx ends. What fails is tried again.
@@ -135,7 +138,7 @@ func (p *Publisher) send(ctx context.Context, patch map[string]any, own kubeapi.
 	if err == nil {
 		p.failures, p.warned = 0, ""
 		p.written, _ = strconv.ParseUint(node.ResourceVersion, 10, 64)
-		p.until = time.Now().Add(lookEvery)
+		p.until = time.Now().Add(ownPatchWithin)
 		p.log.Debug("published", "node", p.o.NodeName, "patch", patch)
 		return lookEvery
 	}

@@ -108,14 +108,20 @@ func (s *server) publish(kind string, n kubeapi.Node) {
 }
 
 // update changes one node as a client would.
-func (s *server) update(name string, change func(*kubeapi.Node)) {
+func (s *server) update(name string, change func(*kubeapi.Node)) { s.put(name, false, change) }
+
+func (s *server) put(name string, heartbeat bool, change func(*kubeapi.Node)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, ok := s.nodes[name]
 	if !ok {
 		return
 	}
+	before := n
 	change(&n)
+	if !heartbeat && before.Network == n.Network && maps.Equal(before.Annotations, n.Annotations) && slices.Equal(before.Addresses, n.Addresses) {
+		return // the API server writes nothing then
+	}
 	s.publish("MODIFIED", n)
 }
 
@@ -137,7 +143,7 @@ func (s *server) heartbeats(ctx context.Context) {
 		if !sleep(ctx, pause) {
 			return
 		}
-		s.update(name, func(*kubeapi.Node) {})
+		s.put(name, true, func(*kubeapi.Node) {})
 	}
 }
 
