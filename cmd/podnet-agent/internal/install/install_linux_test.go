@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"sync"
 	"testing"
 
@@ -328,7 +329,9 @@ func TestAtOnce(t *testing.T) {
 				return
 			default:
 			}
-			if err := runs(target); err != nil {
+			// A child of this very process has a copy of the installers' open files until it is the plugin: no runtime is
+			// in the installer's place like that (golang/go#22315).
+			if err := runs(target); err != nil && !errors.Is(err, syscall.ETXTBSY) {
 				t.Errorf("run %d: %v", started, err)
 				return
 			}
