@@ -42,6 +42,8 @@ type options struct {
 	pprof       bool
 	resync      time.Duration
 	hold        time.Duration
+	linger      time.Duration
+	lingerUntil time.Time // of the backend that was in use before the network configuration changed
 	logFormat   string
 	logLevel    string
 	cleanup     bool
@@ -83,6 +85,7 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof/ too")
 	f.DurationVar(&o.resync, "resync", 10*time.Second, "look at everything at least this often")
 	f.DurationVar(&o.hold, "mass-delete-hold", time.Minute, "keep peers for this long when more than half disappear at once; 0: do not")
+	f.DurationVar(&o.linger, "backend-linger", 2*time.Minute, "when the backend changes while the agent runs, keep receiving by the old one for this long: other nodes learn of the change later")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&o.cleanup, "cleanup", false, "remove all that the agent made in this network namespace and its files, and exit; pods and their bridge stay")
@@ -162,6 +165,9 @@ func (o *options) check() []error {
 	}
 	if o.hold < 0 || o.hold > 24*time.Hour {
 		fault("mass-delete-hold", o.hold.String(), "want 0s (off) to 24h")
+	}
+	if o.linger < 0 || o.linger > 24*time.Hour {
+		fault("backend-linger", o.linger.String(), "want 0s (off) to 24h")
 	}
 	for _, c := range []struct {
 		flag, value string

@@ -47,7 +47,7 @@ func (o options) parts(conn *rtnl.Conn, masquerade *masq.Reconciler) agent.Parts
 		IPMasq:    o.ipMasq,
 		NoForward: !o.forward,
 
-		TakeOver: o.takeOver(),
+		TakeOver: o.takeOver(), LingerUntil: o.lingerUntil,
 	}
 }
 
@@ -86,6 +86,7 @@ func serve(ctx context.Context, o options, stderr *os.File) error {
 			return err
 		}
 		o.net = <-next
+		o.lingerUntil = time.Now().Add(o.linger)
 	}
 }
 

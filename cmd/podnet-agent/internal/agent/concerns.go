@@ -47,6 +47,9 @@ type Parts struct {
 	// TakeOver is what is taken over of a node that flannel has set up; nil = nothing.
 	TakeOver *TakeOver
 
+	// LingerUntil is when what another backend left may go: until then nodes that have not changed their backend yet can still send to this one.
+	LingerUntil time.Time
+
 	DiskPatience time.Duration // how long a pass waits for the files to be written, once; 0 = 2 s
 }
 
@@ -62,6 +65,9 @@ func (p Parts) Concerns(c netconf.Config) []Concern {
 			}
 		}
 		return Concern{name, needs, func(ctx context.Context, d Desired) Result {
+			if !used && time.Now().Before(p.LingerUntil) {
+				return Result{}
+			}
 			if name == netconf.VXLAN {
 				return applyBackend(ctx, p.VXLAN, d, used, vxlanConfig)
 			}
