@@ -7,5 +7,13 @@
 //	make lab                      # 3 nodes x 2 pods, dual-stack, VXLAN with direct routing
 //	bin/lab --backend host-gw --nodes 5 --pods 4 --family ipv4 --json
 //
+// With --kubernetes one more machine runs a real Kubernetes control plane (package test/controlplane): the nodes join it as Node objects, as kubelets
+// make them, get their podCIDRs from kube-controller-manager, and their agents have the rights of the shipped manifests and no others.
+// Nodes then come, go and are replaced, and the API server is stopped.
+//
+//	make lab-kubernetes           # builds the control plane first, once
+//
+// docs/lab.md shows what both print and how to look around.
+//
 // The exit status is 0 only if every check passed; the last line is "N passed, M failed".
 package main

@@ -210,6 +210,11 @@ func (l *lab) up(ctx context.Context) error {
 		if err := l.waitReady(ctx, n); err != nil {
 			return err
 		}
+		if l.cluster != nil {
+			if err := l.cluster.ready(ctx, n); err != nil {
+				return err
+			}
+		}
 	}
 	l.report.progress("pods: %d through podnet-cni", len(l.pods()))
 	for _, p := range l.pods() {

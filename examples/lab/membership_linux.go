@@ -33,7 +33,7 @@ func (l *lab) comeAndGo(ctx context.Context) {
 
 // claimed makes a Node that has the podCIDRs of another one, and deletes it again.
 func (l *lab) claimed(ctx context.Context) {
-	const name = "a second Node with node-a's podCIDRs, then gone"
+	const name = "second Node with node-a's podCIDRs, deleted"
 	a, b, _ := l.farPods()
 	f, err := startFlow(b.netns, a.addr(l.families()[0]), time.Millisecond, false)
 	if err != nil {
@@ -49,12 +49,13 @@ func (l *lab) claimed(ctx context.Context) {
 		"spec": object{"podCIDR": a.node.podCIDRs[0], "podCIDRs": a.node.podCIDRs}, "status": object{"addresses": addresses},
 	}, nil)
 	time.Sleep(500 * time.Millisecond)
+	_, said := poll(ctx, 5*time.Second, func() error { return l.cluster.event(ctx, a.node, "NodeConflict") })
 	if err == nil {
 		err = l.cluster.remove(ctx, "clone")
 	}
 	time.Sleep(300 * time.Millisecond)
 	r := f.finish()
-	l.report.add(row{Name: name, Cells: []cell{result("made, deleted", err), lossless(r)}, Detail: r.String()})
+	l.report.add(row{Name: name, Cells: []cell{result("made, deleted", err), lossless(r), result("Event at node-a", said)}, Detail: r.String()})
 }
 
 // added has one more node join.

@@ -141,6 +141,19 @@ func (c *cluster) mountToken(ctx context.Context, n *node) error {
 	return c.plane.WriteKubeconfig(n.path("kubeconfig"), controlplane.Kubeconfig{TokenFile: n.path("token")})
 }
 
+// event returns an error unless an Event with this reason was recorded about a node.
+func (c *cluster) event(ctx context.Context, n *node, reason string) error {
+	var list struct{ Items []struct{ Message string } }
+	path := "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name=" + n.name + ",reason=" + reason
+	if err := c.admin.Do(ctx, http.MethodGet, path, nil, &list); err != nil {
+		return err
+	}
+	if len(list.Items) == 0 {
+		return fmt.Errorf("no Event %s about %s", reason, n.name)
+	}
+	return nil
+}
+
 // remove deletes a Node object.
 func (c *cluster) remove(ctx context.Context, name string) error {
 	return c.admin.Do(ctx, http.MethodDelete, nodePath(name), nil, nil)
