@@ -31,7 +31,10 @@ func TestGuard(t *testing.T) {
 		name  string
 		looks []look
 	}{
-		{"some go", []look{{0, all[:7], "1 2 3 4 5 6 7", false}, {0, all[:4], "1 2 3 4", false}, {0, all[:2], "1 2 3 4", false}}[:2]},
+		{"some go", []look{{0, all[:7], "1 2 3 4 5 6 7", false}, {0, all[:4], "1 2 3 4", false}, {1, all[:2], "1 2 3 4 5 6 7", true}}},
+		{"one after the other", []look{{0, all[:8], "1 2 3 4 5 6 7 8", false}, {1, all[:7], "1 2 3 4 5 6 7", false}, {2, all[:6], "1 2 3 4 5 6", false}, {3, all[:5], "1 2 3 4 5", false},
+			{4, all[:4], "1 2 3 4 5 6 7 8", true}, {5, all[:3], "1 2 3 4 5 6 7 8", true}, {63, all[:3], "1 2 3 4 5 6 7 8", true}, {65, all[:3], "1 2 3", false}}},
+		{"slowly", []look{{0, all[:8], "1 2 3 4 5 6 7 8", false}, {50, all[:6], "1 2 3 4 5 6", false}, {120, all[:4], "1 2 3 4", false}, {190, all[:2], "1 2", false}}},
 		{"most go, and come back", []look{{0, all[:7], "1 2 3 4 5 6 7", false}, {1, all[:3], "1 2 3 4 5 6 7", true}, {2, all[:7], "1 2 3 4 5 6 7", false}}},
 		{"all go for good", []look{{0, all[:5], "1 2 3 4 5", false}, {1, all[:1], "1 2 3 4 5", true}, {59, all[:1], "1 2 3 4 5", true}, {61, all[:1], "1", false}, {62, all[:1], "1", false}}},
 		{"few peers", []look{{0, all[:4], "1 2 3 4", false}, {1, all[:1], "1", false}}},
