@@ -1,7 +1,8 @@
-# podnet. The two commands a newcomer needs:
+# podnet. The commands a newcomer needs:
 #
-#   make lab     build the binaries and bring up a cluster network on this machine (root)
-#   make test    run every check and test (as root also those on the real kernel)
+#   make lab               build the binaries and bring up a cluster network on this machine (root)
+#   make lab-kubernetes    the same with a real Kubernetes control plane (root)
+#   make test              run every check and test (as root also those on the real kernel)
 
 SHELL := /bin/bash
 export PATH := $(PATH):/usr/sbin:/sbin
