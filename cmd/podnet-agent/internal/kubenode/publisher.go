@@ -112,6 +112,9 @@ func (p *Publisher) look(ctx context.Context) time.Duration {
 	if o == nil || own.node == nil {
 		return lookEvery
 	}
+	if p.source.older.Swap(false) {
+		p.written = 0
+	}
 	if version, err := strconv.ParseUint(own.node.ResourceVersion, 10, 64); err == nil && version < p.written && now.Before(p.until) {
 		return time.Second // the watch has not come to our own patch yet
 	}

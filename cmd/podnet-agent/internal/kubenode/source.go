@@ -43,6 +43,7 @@ type Source struct {
 	own     chan struct{} // this node changed; room for one
 	heard   atomic.Int64  // when the API server last told something; nanoseconds since 1970
 	live    atomic.Bool   // a watch is running
+	older   atomic.Bool   // the API server went back to an older state: versions that were seen mean nothing
 
 	// Of Run's goroutine only.
 	version  string // of the nodes; "" = list them
@@ -283,6 +284,7 @@ func (s *Source) checkRestored(ctx context.Context) error {
 	}
 	if theirs, err := strconv.ParseUint(meta.ResourceVersion, 10, 64); err == nil && theirs < ours {
 		s.log.Warn("the API server's state is older than what was seen before: listing anew", "seen", ours, "now", theirs)
+		s.older.Store(true)
 		s.expire(reasonRestored)
 	}
 	return nil
