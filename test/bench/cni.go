@@ -181,6 +181,9 @@ func (p *plugin) addMany(n, width int, took *sample) error {
 
 // cni measures the plugin beside bridge + host-local.
 func (b *bench) cni(pods, rounds int) error {
+	if err := b.buildPeers(); err != nil {
+		return err
+	}
 	ours, theirs := filepath.Join(b.bin, "podnet-cni"), filepath.Join(b.peers, "bridge")
 	for _, c := range []struct {
 		masq bool

@@ -25,20 +25,32 @@ type bench struct {
 	table table
 }
 
+// settings are the command line.
+type settings struct {
+	bin                          string
+	pods, rounds, nodes, changes int
+	only                         string
+	kube, goBench                bool
+}
+
 func main() {
-	bin := flag.String("bin", "../../bin", "directory of podnet's binaries")
-	pods := flag.Int("pods", 1000, "pods that are there already (a bridge has 1,023 ports at most)")
-	rounds := flag.Int("rounds", 60, "measured ADDs and DELs of each plugin")
-	nodes := flag.Int("nodes", 5000, "nodes of the cluster that the agent is measured in")
-	goBench := flag.Bool("go", true, "run the packages' Go benchmarks too")
+	var s settings
+	flag.StringVar(&s.bin, "bin", "../../bin", "directory of podnet's binaries")
+	flag.IntVar(&s.pods, "pods", 1000, "pods that are there already (a bridge has 1,023 ports at most)")
+	flag.IntVar(&s.rounds, "rounds", 60, "measured ADDs and DELs of each plugin")
+	flag.IntVar(&s.nodes, "nodes", 5000, "nodes of the cluster that the agent is measured in")
+	flag.IntVar(&s.changes, "changes", 100, "measured changes of one node of the cluster")
+	flag.BoolVar(&s.kube, "kube", true, "measure the agent on a real API server too, if test/kube/build was run")
+	flag.BoolVar(&s.goBench, "go", true, "run the packages' Go benchmarks too")
+	flag.StringVar(&s.only, "only", "", "measure only this: cni, agent, kube or go")
 	flag.Parse()
-	if err := run(*bin, *pods, *rounds, *nodes, *goBench); err != nil {
+	if err := run(s); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(bin string, pods, rounds, nodes int, goBench bool) (err error) {
+func run(s settings) (err error) {
 	if os.Getuid() != 0 {
 		return errors.New("needs root, to make network namespaces")
 	}
@@ -46,13 +58,39 @@ func run(bin string, pods, rounds, nodes int, goBench bool) (err error) {
 	if err != nil {
 		return err
 	}
-	bin, err = filepath.Abs(bin)
+	bin, err := filepath.Abs(s.bin)
 	if err != nil {
 		return err
 	}
 	b := &bench{bin: bin, dir: dir, peers: filepath.Join(dir, "peers")}
 	defer func() { err = errors.Join(err, b.cleanUp()) }()
 
+	for _, part := range []struct {
+		name    string
+		enabled bool
+		run     func() error
+	}{
+		{"cni", true, func() error { return b.cni(s.pods, s.rounds) }},
+		{"agent", true, func() error { return b.agent(s.nodes) }},
+		{"kube", s.kube, func() error { return b.kube(s.nodes, s.changes) }},
+	} {
+		if s.only == part.name || s.only == "" && part.enabled {
+			if err := part.run(); err != nil {
+				return fmt.Errorf("%s: %w", part.name, err)
+			}
+		}
+	}
+	if len(b.table.rows) > 0 {
+		fmt.Println()
+		b.table.print(os.Stdout)
+	}
+	if s.only == "go" || s.only == "" && s.goBench {
+		return goBenchmarks()
+	}
+	return nil
+}
+
+func (b *bench) buildPeers() error {
 	fmt.Println("building the peers from containernetworking/plugins v1.9.1 ...")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.peers+"/",
 		"github.com/containernetworking/plugins/plugins/main/bridge",
@@ -61,17 +99,10 @@ func run(bin string, pods, rounds, nodes int, goBench bool) (err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	if err := b.cni(pods, rounds); err != nil {
-		return err
-	}
-	if err := b.agent(nodes); err != nil {
-		return err
-	}
-	fmt.Println()
-	b.table.print(os.Stdout)
-	if !goBench {
-		return nil
-	}
+	return nil
+}
+
+func goBenchmarks() error {
 	fmt.Println("\nGo benchmarks of the packages (ratios to the peer are reported as \"x-...\" metrics):")
 	// Not ./...: each of these packages measures itself beside the kernel's own tools.
 	tests := exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchtime", "1s", "-timeout", "30m",
