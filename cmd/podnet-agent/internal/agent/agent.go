@@ -269,8 +269,10 @@ func errText(err error) string {
 
 // devices are the devices whose changes wake the loop. The others are the pods'.
 type devices struct {
-	uplink string
-	vteps  map[string]bool
+	uplink  string
+	vteps   map[string]bool
+	byRoute bool            // a route decided about the uplink
+	seen    map[string]bool // what there was; another name is a device that is new, or has a new name
 }
 
 // Interests reports whether an event can have to do with what the agent keeps. It is cheap: a busy node has thousands a second that do not.
@@ -280,10 +282,10 @@ func (a *Agent) Interests(e rtnl.Event) bool {
 	case e.Overflow:
 		return true
 	case e.Object == "route":
-		return e.Protocol == rtnl.ProtocolVXLAN || e.Protocol == rtnl.ProtocolHostGW
+		return e.Protocol == rtnl.ProtocolVXLAN || e.Protocol == rtnl.ProtocolHostGW || d.byRoute && !podsDevice(e.Link)
 	case e.Object == "neigh":
 		return d.vteps[e.Link]
 	default:
-		return e.Link == "" || d.uplink == "" || e.Link == d.uplink || d.vteps[e.Link]
+		return e.Link == "" || d.uplink == "" || e.Link == d.uplink || d.vteps[e.Link] || d.seen != nil && !d.seen[e.Link] && !podsDevice(e.Link)
 	}
 }

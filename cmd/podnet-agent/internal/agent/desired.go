@@ -21,6 +21,9 @@ type Desired struct {
 	Uplink rtnl.Link   // zero: unknown
 	Locals []Local     // one per enabled family that this node has
 	VTEPs  [2]string   // names of the VXLAN devices, IPv4 and IPv6; "" = podnet's own
+
+	byRoute bool            // it was a route that decided about the uplink
+	seen    map[string]bool // the devices that there were, but for the pods'
 }
 
 // VTEP is the name of the VXLAN device of a family.

@@ -267,7 +267,7 @@ func TestWatchRestarts(t *testing.T) {
 
 func TestInterests(t *testing.T) {
 	a := New(Options{Net: netConf()})
-	a.devices.Store(newDevices(Desired{Net: netConf(), Uplink: rtnl.Link{Name: "eth0"}}))
+	a.devices.Store(newDevices(Desired{Net: netConf(), Uplink: rtnl.Link{Name: "eth0"}, seen: map[string]bool{"eth0": true, "cni0": true}}))
 	for _, tt := range []struct {
 		event rtnl.Event
 		want  bool
@@ -279,6 +279,7 @@ func TestInterests(t *testing.T) {
 		{rtnl.Event{Object: "link", Link: "veth1234"}, false},
 		{rtnl.Event{Object: "addr", Link: "podnet-v6.1"}, true},
 		{rtnl.Event{Object: "addr", Link: "cni0"}, false},
+		{rtnl.Event{Object: "link", Link: "lan0"}, true}, // eth0's new name
 		{rtnl.Event{Object: "route", Protocol: rtnl.ProtocolVXLAN, Link: "podnet.1"}, true},
 		{rtnl.Event{Object: "route", Protocol: rtnl.ProtocolHostGW}, true},
 		{rtnl.Event{Object: "route", Protocol: rtnl.ProtocolKernel, Link: "eth0"}, false},

@@ -198,7 +198,7 @@ func brief(text string, most int) string {
 }
 
 func newDevices(d Desired) *devices {
-	out := &devices{uplink: d.Uplink.Name, vteps: map[string]bool{}}
+	out := &devices{uplink: d.Uplink.Name, vteps: map[string]bool{}, byRoute: d.byRoute, seen: d.seen}
 	if d.Net.Backend.Type == netconf.VXLAN {
 		for _, f := range []rtnl.Family{rtnl.IPv4, rtnl.IPv6} {
 			out.vteps[d.VTEP(f)] = true

@@ -53,10 +53,17 @@ func (a *Agent) findUplink(ctx context.Context, d Desired) (Desired, error) {
 			d.VTEPs[i] = takeover.VTEP(links, d.Net.Backend.VNI, f, a.o.TakeOver, a.o.FlannelVTEP)
 		}
 	}
+	d.seen = map[string]bool{}
+	for _, l := range links {
+		if !podsDevice(l.Name) {
+			d.seen[l.Name] = true
+		}
+	}
 	addrs, err := k.Addrs(ctx, "")
 	if err != nil {
 		return d, fmt.Errorf("find uplink: %w", err)
 	}
+	d.byRoute = a.o.Uplink.CanReach.IsValid() || !a.o.Uplink.given() && deviceOf(addrs, d.Node.Addresses) == ""
 	name, from, err := chooseUplink(ctx, k, a.o.Uplink, links, addrs, d.Node.Addresses)
 	if err != nil {
 		return d, err
@@ -78,6 +85,10 @@ func (a *Agent) findUplink(ctx context.Context, d Desired) (Desired, error) {
 	}
 	return d, nil
 }
+
+// podsDevice reports whether a device is a pod's end on the node, by the name that podnet-cni and the bridge plugin give it. A busy node makes and
+// removes many of them.
+func podsDevice(name string) bool { return strings.HasPrefix(name, "veth") }
 
 // chooseUplink returns the device's name, and the address on it if that is what was asked for.
 func chooseUplink(ctx context.Context, k Kernel, u Uplink, links []rtnl.Link, addrs []rtnl.Addr, own []netip.Addr) (name string, from netip.Addr, err error) {
