@@ -441,3 +441,80 @@ func files(t *testing.T, dir string) map[string]string {
 	}
 	return out
 }
+
+// TestFlanneld starts the agent in flanneld's place, by flanneld's own command line, and stops it: the plugin flannel, its leases and its configuration stay in use.
+func TestFlanneld(t *testing.T) {
+	rtnltest.RequireKernel(t, "nodes in network namespaces")
+	c, nodes := newFlannelNodes(t, 2, false)
+	a, b := nodes[0], nodes[1]
+	binary, err := agentBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flanneld := c.path("flanneld")
+	if err := os.Symlink(binary, flanneld); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t, a.path(a.name, "networks", "cbr0"))
+	tr := startTraffic(t, a, b)
+	a.cmd = exec.Command(flanneld, "-ip-masq", "--kube-subnet-mgr", "--iface=eth7", "--iface=eth0", "--subnet-file="+a.path(a.name, "flannel.env"), "--etcd-prefix=/x")
+	a.cmd.Env = append(os.Environ(), "FLANNELD_NET_CONFIG_PATH="+c.path("net-conf.json"), "FLANNELD_HEALTHZ_IP=127.0.0.1", "FLANNELD_HEALTHZ_PORT=10270",
+		"PODNET_NODES="+c.path("nodes"), "NODE_NAME="+a.name, "PODNET_STATE_DIR="+a.path(a.name, "state"))
+	a.cmd.Stdout, a.cmd.Stderr = &a.log, &a.log
+	if err := a.ns.Do(a.cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	a.waitReady()
+	tr.wantNoLoss("flanneld")
+	if n := a.routes(rtnl.ProtocolVXLAN); n != 2 {
+		t.Errorf("%d routes are podnet's, want 2", n)
+	}
+	if rules := a.script(t, "iptables-save; ip6tables-save"); strings.Contains(rules, "FLANNEL") {
+		t.Errorf("rules of flannel are left:\n%s", rules)
+	}
+	if diff := cmp.Diff(before, files(t, a.path(a.name, "networks", "cbr0"))); diff != "" {
+		t.Errorf("leases:\n%s", diff)
+	}
+	if entries, err := os.ReadDir(a.path(a.name, "net.d")); err != nil || len(entries) != 1 || entries[0].Name() != "10-flannel.conflist" {
+		t.Errorf("CNI configuration: %v, %v", entries, err)
+	}
+	if text, err := os.ReadFile(a.path(a.name, "flannel.env")); err != nil || !strings.Contains(string(text), "FLANNEL_SUBNET=10.244.1.1/24\n") || !strings.Contains(string(text), "FLANNEL_IPMASQ=true\n") {
+		t.Errorf("subnet file: %s, %v", text, err)
+	}
+	if log := a.log.String(); strings.Count(log, "warning: --etcd-prefix: without effect") != 1 {
+		t.Errorf("no warning of --etcd-prefix:\n%s", log)
+	}
+	// A node that is new gets flannel's names.
+	_ = a.kill(15)
+	a.script(t, "ip link del flannel.1; ip link del flannel-v6.1")
+	a.start("--vtep-names", "flannel")
+	a.waitReady()
+	if l, err := a.conn.Link(t.Context(), "flannel.1"); err != nil || l.MAC.String() != a.mac(a.index) {
+		t.Errorf("flannel.1: %v, %v", l, err)
+	}
+	tr = startTraffic(t, a, b)
+	tr.wantNoLoss("flannel.1 made anew")
+}
+
+// TestRename gives a node to flannel that podnet has set up by itself: its devices have podnet's names until then.
+func TestRename(t *testing.T) {
+	rtnltest.RequireKernel(t, "nodes in network namespaces")
+	c, nodes := newFlannelNodes(t, 2, false)
+	a, b := nodes[0], nodes[1]
+	a.script(t, "ip link del flannel.1; ip link del flannel-v6.1; rm "+a.path(a.name, "net.d", "10-flannel.conflist")+"; rm -r "+a.path(a.name, "networks"))
+	_ = c
+	a.start(a.own()...)
+	a.waitReady()
+	tr := startTraffic(t, a, b)
+	_ = a.kill(15)
+	a.migrate(t, "--to", "flannel")
+	tr.wantNoLoss("renamed")
+	for _, name := range []string{"flannel.1", "flannel-v6.1"} {
+		if l, err := a.conn.Link(t.Context(), name); err != nil || l.MAC.String() != a.mac(a.index) || l.Up != rtnl.On {
+			t.Errorf("%s: %v, %v", name, l, err)
+		}
+	}
+	if _, err := os.Stat(a.path(a.name, "net.d", "10-flannel.conflist")); err != nil {
+		t.Error(err)
+	}
+}
