@@ -411,6 +411,35 @@ func TestFaultSecondAgent(t *testing.T) {
 	}
 }
 
+// TestFaultPeerGoneMeanwhile: what the agent did not see go is gone before it says that it is ready.
+func TestFaultPeerGoneMeanwhile(t *testing.T) {
+	rtnltest.RequireKernel(t, "agents in network namespaces")
+	c := newCluster(t, 3)
+	a, b, third := c.nodes[0], c.nodes[1], c.nodes[2]
+	for _, n := range c.nodes[:2] {
+		n.start()
+		n.waitReady()
+	}
+	wantReach(t, a, b)
+	_ = a.kill(syscall.SIGKILL)
+	if err := os.Remove(a.path("nodes", third.name+".yaml")); err != nil {
+		t.Fatal(err)
+	}
+	unnoticed(t, a, b, func() {
+		a.start()
+		a.waitReady()
+	})
+	for _, v6 := range []bool{false, true} {
+		for _, gone := range []netip.Addr{third.pod(v6), third.addr(v6)} {
+			for line := range strings.Lines(kernelState(t, a)) {
+				if strings.Contains(line, gone.String()+" ") || strings.HasPrefix(line, "route ") && strings.Contains(line, strings.TrimSuffix(third.pod(false).String(), ".10")+".0/24") {
+					t.Errorf("left: %s", line)
+				}
+			}
+		}
+	}
+}
+
 // TestFaultKilled100 kills the agent a hundred times, half of them at any moment of its start, with packets under way.
 func TestFaultKilled100(t *testing.T) {
 	requireFaults(t)
