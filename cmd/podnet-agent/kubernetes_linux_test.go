@@ -85,9 +85,17 @@ func (c *kubeCluster) post(path string, in any) { c.t.Helper(); c.do(http.Method
 // join makes the Node object, as a kubelet does.
 func (c *kubeCluster) join(n *testNode) {
 	c.t.Helper()
+	c.joinWith(n, n.addr(false), n.addr(true))
+}
+
+func (c *kubeCluster) joinWith(n *testNode, internal ...netip.Addr) {
+	c.t.Helper()
 	c.post("/api/v1/nodes", map[string]any{"apiVersion": "v1", "kind": "Node", "metadata": map[string]any{"name": n.name}})
-	c.do(http.MethodPatch, "/api/v1/nodes/"+n.name+"/status", map[string]any{"status": map[string]any{"addresses": []map[string]string{
-		{"type": "InternalIP", "address": n.addr(false).String()}, {"type": "InternalIP", "address": n.addr(true).String()}, {"type": "Hostname", "address": n.name}}}}, nil)
+	addresses := []map[string]string{{"type": "Hostname", "address": n.name}}
+	for _, a := range internal {
+		addresses = append(addresses, map[string]string{"type": "InternalIP", "address": a.String()})
+	}
+	c.do(http.MethodPatch, "/api/v1/nodes/"+n.name+"/status", map[string]any{"status": map[string]any{"addresses": addresses}}, nil)
 }
 
 func (c *kubeCluster) node(n *testNode) (o object) {
@@ -241,6 +249,28 @@ func TestKubernetes(t *testing.T) {
 }
 
 func saved(n *testNode) bool { return exists(n.path(n.name, "state", "nodes.json")) }
+
+// TestKubernetesAddresses: kubelets that report an address of one family only, or none yet (with a cloud's controller manager), do not keep the network
+// back: what the agent finds on the uplink is published.
+func TestKubernetesAddresses(t *testing.T) {
+	c := newKubeCluster(t, 2, nil)
+	a, b := c.nodes[0], c.nodes[1]
+	c.joinWith(a, a.addr(false))
+	c.joinWith(b)
+	for _, n := range c.nodes {
+		mustWrite(t, n.conn, rtnl.Change{Verb: rtnl.Add, Object: rtnl.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.168.1.254"), Link: "eth0"}})
+		c.pod(n)
+		c.start(n)
+	}
+	for _, n := range c.nodes {
+		n.waitReady()
+		c.wantCondition(n, "False PodnetIsUp")
+	}
+	wantReach(t, a, b)
+	if got := c.node(b).Metadata.Annotations[flannel.DefaultPrefix+"/public-ipv6"]; got != b.addr(true).String() {
+		t.Errorf("published %q", got)
+	}
+}
 
 // TestKubernetesNodeReplaced: this node's object is deleted and made again, with another podCIDR.
 func TestKubernetesNodeReplaced(t *testing.T) {

@@ -82,10 +82,23 @@ func (c converter) own(n kubeapi.Node) (out node.Node, said flannel.Annotations,
 	}
 	for _, f := range []rtnl.Family{rtnl.IPv4, rtnl.IPv6} {
 		have := said.Of(f)
-		c.add(&out, f, have.NodePublicIP, address(n.Addresses, kubeapi.InternalIP, f), have.PublicIP, address(n.Addresses, kubeapi.ExternalIP, f))
+		from := []netip.Addr{have.NodePublicIP, address(n.Addresses, kubeapi.InternalIP, f), have.PublicIP, address(n.Addresses, kubeapi.ExternalIP, f)}
+		if out.PodCIDR(f).IsValid() {
+			from = append(from, unspecified(f))
+		}
+		c.add(&out, f, from...)
 	}
 	c.macs(&out, said)
 	return out, said, err
+}
+
+// unspecified stands for the first address of the uplink. Kubelets report none of a family that they are not told to use, and none at all before a
+// cloud's controller has seen the node; what the agent finds is published, so peers know it.
+func unspecified(f rtnl.Family) netip.Addr {
+	if f == rtnl.IPv6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
 }
 
 // add adds the first of some addresses that is one.

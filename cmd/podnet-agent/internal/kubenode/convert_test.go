@@ -1,6 +1,7 @@
 package kubenode
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -124,7 +125,8 @@ func TestOwn(t *testing.T) {
 		t.Errorf("%+v, %v", said, err)
 	}
 	in.Annotations = map[string]string{annotationPrefix + "node-public-ip": "192.168.5.1"}
-	if got, _, err = c.own(in); err != nil || got.Addresses[0].String() != "192.168.5.1" {
+	in.PodCIDRs = append(in.PodCIDRs, "fd00:244:0:1::/64")
+	if got, _, err = c.own(in); err != nil || fmt.Sprint(got.Addresses) != "[192.168.5.1 ::]" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
