@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,6 +31,7 @@ func (l *lab) clusterSteps(ctx context.Context) []step {
 		{"nodes come and go", func() { l.comeAndGo(ctx) }},
 		// Last: kube-controller-manager takes its time, up to 30 s, until it asks an API server again that was away.
 		{"API server stopped", func() { l.withoutServer(ctx) }},
+		{"agents' logs", l.refusals},
 	}
 }
 
@@ -194,6 +198,22 @@ func (l *lab) withoutServer(ctx context.Context) {
 	}
 	l.report.add(row{Name: "API server back, agents follow it again", Cells: []cell{result("published", err)},
 		Detail: fmt.Sprintf("down %.1f s, start took %.1f s, followed after %s", down.Seconds(), up.Seconds(), ms(took))})
+}
+
+// refusals looks for what the agents wanted to do all the time, and were not allowed to.
+func (l *lab) refusals() {
+	logs, err := filepath.Glob(l.path("node-*", "agent.log"))
+	errs := []error{err}
+	for _, path := range logs {
+		data, err := os.ReadFile(path)
+		errs = append(errs, err)
+		for line := range strings.Lines(string(data)) {
+			if lower := strings.ToLower(line); strings.Contains(lower, "forbidden") || strings.Contains(lower, "unauthorized") {
+				errs = append(errs, fmt.Errorf("%s: %s", filepath.Base(filepath.Dir(path)), strings.TrimSpace(line)))
+			}
+		}
+	}
+	l.report.add(row{Name: "agents had all the rights they needed", Cells: []cell{result("no refusal in any log", errs...)}, Detail: fmt.Sprintf("%d logs", len(logs))})
 }
 
 // bootWithoutServer takes a node's routes while its agent is down, as a reboot does, and starts the agent: it has only its last good state.
