@@ -459,7 +459,7 @@ func TestFlanneld(t *testing.T) {
 	tr := startTraffic(t, a, b)
 	a.cmd = exec.Command(flanneld, "-ip-masq", "--kube-subnet-mgr", "--iface=eth7", "--iface=eth0", "--subnet-file="+a.path(a.name, "flannel.env"), "--etcd-prefix=/x")
 	a.cmd.Env = append(os.Environ(), "FLANNELD_NET_CONFIG_PATH="+c.path("net-conf.json"), "FLANNELD_HEALTHZ_IP=127.0.0.1", "FLANNELD_HEALTHZ_PORT=10270",
-		"PODNET_NODES="+c.path("nodes"), "NODE_NAME="+a.name, "PODNET_STATE_DIR="+a.path(a.name, "state"))
+		"PATH="+onlyTool(t, "nft"), "PODNET_NODES="+c.path("nodes"), "NODE_NAME="+a.name, "PODNET_STATE_DIR="+a.path(a.name, "state"))
 	a.cmd.Stdout, a.cmd.Stderr = &a.log, &a.log
 	if err := a.ns.Do(a.cmd.Start); err != nil {
 		t.Fatal(err)
@@ -494,6 +494,20 @@ func TestFlanneld(t *testing.T) {
 	}
 	tr = startTraffic(t, a, b)
 	tr.wantNoLoss("flannel.1 made anew")
+}
+
+// onlyTool returns a PATH with one tool alone: as in a container, without iptables.
+func onlyTool(t *testing.T, only string) string {
+	t.Helper()
+	path, err := exec.LookPath(only)
+	if err != nil {
+		rtnltest.Lacking(t, err.Error())
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(path, filepath.Join(dir, only)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // TestRename gives a node to flannel that podnet has set up by itself: its devices have podnet's names until then.

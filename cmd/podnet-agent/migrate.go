@@ -196,7 +196,7 @@ func (m *migration) fromFlannel(ctx context.Context) error {
 			return err
 		}
 	}
-	m.head("rules: done by the agent (--take-over flannel), after its own stand")
+	m.head("rules: flannel's go when podnet's stand, which the agent (--take-over flannel) sees to")
 	found, err := m.rules.Plan(ctx)
 	for _, r := range found {
 		m.say("%s", r)

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"regexp"
 	"slices"
 
@@ -130,12 +132,16 @@ func (o options) takeOver() *agent.TakeOver {
 }
 
 func flannelRules() takeover.Rules {
-	return takeover.Rules{Kernel: &masq.Netfilter{}, ForwardDrops: func(_ context.Context, f masq.Family) (bool, error) {
+	host := takeover.HostRules{Netfilter: &masq.Netfilter{}}
+	return takeover.Rules{Kernel: host, ForwardDrops: func(ctx context.Context, f masq.Family) (bool, error) {
 		proto := iptables.ProtocolIPv4
 		if f == masq.IPv6 {
 			proto = iptables.ProtocolIPv6
 		}
 		ipt, err := iptables.New(iptables.IPFamily(proto), iptables.Timeout(10))
+		if errors.Is(err, exec.ErrNotFound) {
+			return host.ForwardDrops(ctx, f)
+		}
 		if err != nil {
 			return false, err
 		}
