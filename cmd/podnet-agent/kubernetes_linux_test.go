@@ -40,7 +40,7 @@ type object struct {
 var agentRole = map[string]any{
 	"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": map[string]any{"name": "podnet-agent"},
 	"rules": []map[string][]string{
-		{"apiGroups": {""}, "resources": {"nodes"}, "verbs": {"get", "list", "watch"}},
+		{"apiGroups": {""}, "resources": {"nodes"}, "verbs": {"list", "watch"}},
 		{"apiGroups": {""}, "resources": {"nodes/status"}, "verbs": {"patch"}},
 		{"apiGroups": {""}, "resources": {"events"}, "verbs": {"create", "patch"}},
 	},

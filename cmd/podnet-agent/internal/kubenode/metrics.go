@@ -79,8 +79,8 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	age, live, counts := 0.0, 0.0, map[string]int{}
 	if s := m.source.Load(); s != nil {
-		if heard := s.heard.Load(); heard != 0 {
-			age = time.Since(time.Unix(0, heard)).Seconds()
+		if heard := s.heard.Load(); heard != nil {
+			age = time.Since(*heard).Seconds()
 		}
 		if s.live.Load() {
 			live = 1

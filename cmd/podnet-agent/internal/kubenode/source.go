@@ -40,10 +40,10 @@ type Source struct {
 	log     *slog.Logger
 	metrics *Metrics
 	store   *store
-	own     chan struct{} // this node changed; room for one
-	heard   atomic.Int64  // when the API server last told something; nanoseconds since 1970
-	live    atomic.Bool   // a watch is running
-	older   atomic.Bool   // the API server went back to an older state: versions that were seen mean nothing
+	own     chan struct{}             // this node changed; room for one
+	heard   atomic.Pointer[time.Time] // when the API server last told something
+	live    atomic.Bool               // a watch is running
+	older   atomic.Bool               // the API server went back to an older state: versions that were seen mean nothing
 
 	// Of Run's goroutine only.
 	version  string // of the nodes; "" = list them
@@ -290,7 +290,10 @@ func (s *Source) checkRestored(ctx context.Context) error {
 	return nil
 }
 
-func (s *Source) hear() { s.heard.Store(time.Now().UnixNano()) }
+func (s *Source) hear() {
+	now := time.Now()
+	s.heard.Store(&now)
+}
 
 func (s *Source) announceOwn(name string) {
 	if name != s.o.NodeName {

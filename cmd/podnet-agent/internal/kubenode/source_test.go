@@ -462,3 +462,26 @@ func TestMetricsLint(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkSnapshot: one node of 5,000 changes.
+func BenchmarkSnapshot(b *testing.B) {
+	s := newStore(converter{testKeys(), dualStack("vxlan")}, "node-0")
+	nodes := make([]kubeapi.Node, 5000)
+	for i := range nodes {
+		n := apiNode(0)
+		n.Name, n.UID, n.Created = fmt.Sprintf("node-%d", i), fmt.Sprintf("uid-%d", i), int64(i%100)
+		n.PodCIDRs = []string{fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255), fmt.Sprintf("fd00:244:0:%x::/64", i)}
+		n.Addresses = []kubeapi.Address{{Type: "InternalIP", Address: fmt.Sprintf("172.16.%d.%d", i>>8, i&255)}, {Type: "InternalIP", Address: fmt.Sprintf("fd00::%x", i+1)}}
+		nodes[i] = n
+		s.put(n, time.Now())
+	}
+	b.ReportAllocs()
+	for i := range b.N {
+		n := nodes[i%len(nodes)]
+		n.Created += int64(i)
+		s.put(n, time.Now())
+		if got := len(s.take().Nodes); got != len(nodes) {
+			b.Fatalf("%d nodes", got)
+		}
+	}
+}

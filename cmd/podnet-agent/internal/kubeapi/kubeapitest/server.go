@@ -59,6 +59,15 @@ func New(t testing.TB) *Server { return NewOn(t, nil) }
 
 // NewOn starts a Server on a listener, such as one in another network namespace.
 func NewOn(t testing.TB, l net.Listener) *Server {
+	s := startOn(l)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Start starts a Server that ends with Close.
+func Start() *Server { return startOn(nil) }
+
+func startOn(l net.Listener) *Server {
 	s := &Server{version: 100, oldest: 100, nodes: map[string]*corev1.Node{}, more: make(chan struct{}), bookmark: time.Minute}
 	s.HTTP = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	s.HTTP.EnableHTTP2 = true
@@ -67,11 +76,13 @@ func NewOn(t testing.TB, l net.Listener) *Server {
 		s.HTTP.Listener = l
 	}
 	s.HTTP.StartTLS()
-	t.Cleanup(func() {
-		s.HTTP.CloseClientConnections()
-		s.HTTP.Close()
-	})
 	return s
+}
+
+// Close ends all connections and the Server.
+func (s *Server) Close() {
+	s.HTTP.CloseClientConnections()
+	s.HTTP.Close()
 }
 
 // CA returns the certificate of the server's authority, PEM.
