@@ -19,14 +19,26 @@ func (e *Error) Error() string { return "peer " + strconv.Quote(e.Peer) + ": " +
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// SortedBy returns a copy of peers in the order of name and pod range: the order in which their claims are heard.
+// SortedBy returns peers in the order of name and pod range: the order in which their claims are heard. If they are in it already, it returns peers
+// itself. Else it sorts indexes, of which 10,000 are moved faster than peers of 90 bytes.
 func SortedBy[P any](peers []P, key func(P) (string, netip.Prefix)) []P {
-	sorted := slices.Clone(peers)
-	slices.SortStableFunc(sorted, func(a, b P) int {
+	compare := func(a, b P) int {
 		nameA, cidrA := key(a)
 		nameB, cidrB := key(b)
 		return cmp.Or(cmp.Compare(nameA, nameB), cidrA.Addr().Compare(cidrB.Addr()), cmp.Compare(cidrA.Bits(), cidrB.Bits()))
-	})
+	}
+	if slices.IsSortedFunc(peers, compare) {
+		return peers
+	}
+	order := make([]int32, len(peers))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Or(compare(peers[a], peers[b]), cmp.Compare(a, b)) })
+	sorted := make([]P, len(peers))
+	for i, from := range order {
+		sorted[i] = peers[from]
+	}
 	return sorted
 }
 

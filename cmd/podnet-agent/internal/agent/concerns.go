@@ -167,22 +167,30 @@ type peer struct {
 
 // eachPeer calls add for every peer in every family that this node has, and returns one note for each that has to be left out.
 func eachPeer(d Desired, add func(peer)) (notes []string) {
+	type local struct {
+		family  rtnl.Family
+		network netip.Prefix
+		device  string
+	}
+	locals := make([]local, 0, len(d.Locals))
 	for _, l := range d.Locals {
-		network := d.Net.Network(l.Family)
-		device := vxlan.DeviceName(d.Net.Backend.VNI, l.Family)
-		for _, n := range d.Peers {
-			p := peer{n.Name, n.PodCIDR(l.Family), n.Address(l.Family), n.MAC(l.Family)}
+		locals = append(locals, local{l.Family, d.Net.Network(l.Family), vxlan.DeviceName(d.Net.Backend.VNI, l.Family)})
+	}
+	// Node by node: peers in the order of their names and podCIDRs need not be sorted any more, a tenth of a pass.
+	for _, n := range d.Peers {
+		for _, l := range locals {
+			p := peer{n.Name, n.PodCIDR(l.family), n.Address(l.family), n.MAC(l.family)}
 			if p.mac.IsZero() {
-				p.mac = vxlan.MACFor(n.Name, device)
+				p.mac = vxlan.MACFor(n.Name, l.device)
 			}
 			switch {
 			case !p.podCIDR.IsValid(): // a node of the other family
-			case !inside(network, p.podCIDR):
-				notes = append(notes, fmt.Sprintf("node %q: podCIDR %v is outside the network %v", n.Name, p.podCIDR, network))
+			case !inside(l.network, p.podCIDR):
+				notes = append(notes, fmt.Sprintf("node %q: podCIDR %v is outside the network %v", n.Name, p.podCIDR, l.network))
 			case !p.addr.IsValid():
-				notes = append(notes, fmt.Sprintf("node %q: has a podCIDR but no address of IPv%d", n.Name, l.Family))
-			case network.Contains(p.addr):
-				notes = append(notes, fmt.Sprintf("node %q: address %v is inside the pods' network %v", n.Name, p.addr, network))
+				notes = append(notes, fmt.Sprintf("node %q: has a podCIDR but no address of IPv%d", n.Name, l.family))
+			case l.network.Contains(p.addr):
+				notes = append(notes, fmt.Sprintf("node %q: address %v is inside the pods' network %v", n.Name, p.addr, l.network))
 			default:
 				add(p)
 			}

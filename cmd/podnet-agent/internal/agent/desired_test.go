@@ -152,13 +152,13 @@ func TestEachPeer(t *testing.T) {
 	}
 	var got []string
 	notes := eachPeer(d, func(p peer) { got = append(got, p.name+" "+p.podCIDR.String()+" "+p.addr.String()) })
-	if diff := cmp.Diff([]string{"b 10.244.2.0/24 192.168.0.2", "c 10.244.3.0/24 192.168.0.3", "b fd00:244:0:2::/64 fd00:192::2"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"b 10.244.2.0/24 192.168.0.2", "b fd00:244:0:2::/64 fd00:192::2", "c 10.244.3.0/24 192.168.0.3"}, got); diff != "" {
 		t.Errorf("peers (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{
 		`node "d": podCIDR 10.250.4.0/24 is outside the network 10.244.0.0/16`,
-		`node "e": address 10.244.9.9 is inside the pods' network 10.244.0.0/16`,
 		`node "d": has a podCIDR but no address of IPv6`,
+		`node "e": address 10.244.9.9 is inside the pods' network 10.244.0.0/16`,
 	}, notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
 	}

@@ -14,8 +14,8 @@ const (
 	writeTime = 7 * time.Microsecond // of an object
 	readTime  = 2 * time.Microsecond // of an object, with thinking about it
 
-	nodeBytes      = 8200            // a Node as protobuf, in a watch: those are not compressed
-	nodeListBytes  = 1100            // in a list: gzip
+	nodeBytes      = 8500            // a Node of 10 KB JSON as protobuf, in a watch: those are not compressed
+	nodeListBytes  = 530             // in a list: gzip
 	bookmarkBytes  = 200             //
 	bookmarkEvery  = time.Minute     //
 	heartbeatEvery = 5 * time.Minute // kubelet's nodeStatusReportFrequency

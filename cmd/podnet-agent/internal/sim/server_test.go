@@ -147,6 +147,19 @@ func (s *server) heartbeats(ctx context.Context) {
 	}
 }
 
+// drain waits until the network has sent all that it had to at some moment, and returns that moment.
+func (s *server) drain() time.Time {
+	for {
+		s.mu.Lock()
+		left, free := time.Until(s.free), s.free
+		s.mu.Unlock()
+		if left < time.Second {
+			return free
+		}
+		time.Sleep(left)
+	}
+}
+
 func (s *server) snapshot() load {
 	s.mu.Lock()
 	defer s.mu.Unlock()

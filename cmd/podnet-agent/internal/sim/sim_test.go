@@ -35,6 +35,7 @@ type cluster struct {
 	rng    *rand.Rand
 	agents []*agentRun
 	stride int
+	began  time.Time
 }
 
 // TestSimulation prints how long agents take to agree, and what it costs.
@@ -151,6 +152,7 @@ func (c *cluster) work() (writes, looks int) {
 // start starts the agents of all nodes within the window, as a new DaemonSet would: the Node objects are there, their annotations are not.
 func (c *cluster) start() {
 	m := c.mark()
+	c.began = m.at
 	var starts []time.Duration
 	for range *agentsFlag {
 		starts = append(starts, time.Duration(c.rng.Int64N(int64(*windowFlag))))
@@ -176,6 +178,8 @@ func (c *cluster) start() {
 
 // quiet is a minute in which nothing happens but heartbeats.
 func (c *cluster) quiet() {
+	busy := c.s.drain()
+	c.printf("%-26s the API servers' network is busy with it until %v after the beginning", "", busy.Sub(c.began).Round(time.Second))
 	m := c.mark()
 	time.Sleep(time.Minute)
 	synctest.Wait()
