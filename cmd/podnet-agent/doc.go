@@ -1,6 +1,6 @@
 // Podnet-agent is the node agent of podnet: it connects the pods of its node with those of all others. See docs/agent.md.
 //
-// What it does: it reads descriptions of the cluster's nodes (package nodefile) and the cluster's network configuration, keeps the kernel of its
+// What it does: it reads the Nodes of a Kubernetes cluster (package kubenode) or descriptions of nodes (package nodefile), and the cluster's network configuration, keeps the kernel of its
 // network namespace as they say (packages vxlan or hostgw, and masq), and then writes the node's subnet file and the CNI configuration
 // list. Its loop is package agent.
 //

@@ -16,6 +16,7 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/handoff"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/kubenode"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
 	"github.com/podnet/podnet/hostgw"
 	"github.com/podnet/podnet/masq"
@@ -128,6 +129,9 @@ func (o options) serveNet(ctx context.Context, conn *rtnl.Conn, log *slog.Logger
 	}
 	if events == "off" {
 		options.Watches = nil
+	}
+	if k, ok := source.(*kubenode.Source); ok {
+		options.Before = k.Saved()
 	}
 	if publisher != nil {
 		options.Observe = publisher.Observe

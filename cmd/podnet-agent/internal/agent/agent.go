@@ -64,6 +64,8 @@ type Options struct {
 	Watches     []Watch
 	Metrics     *Metrics
 	Logger      *slog.Logger
+	// Before are the nodes that an earlier run worked with: so that the first snapshot can be known for a fault (see Hold).
+	Before []node.Node
 	// Observe, if it is set, is told what each pass came to. It must not block.
 	Observe func(Outcome)
 }
@@ -106,7 +108,7 @@ type Agent struct {
 
 // New returns an Agent that does nothing until Run.
 func New(o Options) *Agent {
-	a := &Agent{o: o, guard: guard{hold: o.Hold}, status: newStatus(Names(o.Concerns)), wake: make(chan struct{}, 1), notes: map[string]bool{}}
+	a := &Agent{o: o, guard: guard{hold: o.Hold, last: o.Before}, status: newStatus(Names(o.Concerns)), wake: make(chan struct{}, 1), notes: map[string]bool{}}
 	a.devices.Store(newDevices(Desired{Net: o.Net}))
 	return a
 }

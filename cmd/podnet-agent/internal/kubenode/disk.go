@@ -112,6 +112,25 @@ func write(path, own string, all []ranked) (err error) {
 	return nil
 }
 
+// savedFor is how long the last good state says something about what a list should have: after that, the cluster may well be another.
+const savedFor = 24 * time.Hour
+
+// Saved returns the nodes of the last good state, if that is not old.
+func (s *Source) Saved() []node.Node {
+	if s.o.State == "" {
+		return nil
+	}
+	head, all, err := read(s.o.State, s.o.NodeName)
+	if err != nil || time.Since(head.Saved).Abs() > savedFor {
+		return nil // whether it can be used at all is said when it is needed
+	}
+	nodes := make([]node.Node, len(all))
+	for i, r := range all {
+		nodes[i] = r.node
+	}
+	return nodes
+}
+
 // load takes over the saved state if nothing is known yet, and reports whether it did.
 func (s *Source) load() bool {
 	if s.o.State == "" || s.store.known() {

@@ -387,6 +387,9 @@ func TestSourceDisk(t *testing.T) {
 		if info, err := os.Stat(state); err != nil || info.Mode() != 0o600 {
 			t.Fatalf("%v, %v", info, err)
 		}
+		if saved := r.Saved(); len(saved) != 3 {
+			t.Errorf("saved %v", saved)
+		}
 		api := newScript()
 		api.err = errors.New("connection refused")
 		r = start(t, api, state)
