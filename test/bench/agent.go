@@ -36,11 +36,8 @@ func (b *bench) agent(n int) error {
 		"--listen", "127.0.0.1:10256")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	err = netns.Do(host, func() error {
-		for _, argv := range []string{"link set lo up", "link add eth0 type veth peer name far0", "link set far0 up",
-			"addr add 10.0.1.0/16 dev eth0", "addr add fd00:a::1/64 dev eth0 nodad", "link set eth0 up"} {
-			if out, err := exec.Command("ip", strings.Fields(argv)...).CombinedOutput(); err != nil {
-				return fmt.Errorf("ip %s: %w: %s", argv, err, out)
-			}
+		if err := underlay(); err != nil {
+			return err
 		}
 		return cmd.Start()
 	})

@@ -6,11 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +20,6 @@ import (
 	"github.com/podnet/podnet/internal/netns"
 	"github.com/podnet/podnet/rtnl"
 	"github.com/podnet/podnet/test/controlplane"
-	"github.com/podnet/podnet/vxlan"
 )
 
 // kubeBench is podnet-agent on a real API server with n Node objects.
@@ -102,71 +98,6 @@ func (k *kubeBench) stop() {
 }
 
 func tail(b []byte, most int) []byte { return b[max(0, len(b)-most):] }
-
-// underlay makes eth0 with the addresses of node-0.
-func underlay() error {
-	for _, argv := range []string{"link set lo up", "link add eth0 type veth peer name far0", "link set far0 up",
-		"addr add 10.0.1.0/16 dev eth0", "addr add fd00:a::1/64 dev eth0 nodad", "link set eth0 up"} {
-		if out, err := exec.Command("ip", strings.Fields(argv)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %w: %s", argv, err, out)
-		}
-	}
-	return nil
-}
-
-func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }
-func nodeAddr4(i int) netip.Addr {
-	return netip.AddrFrom4([4]byte{10, 0, byte((i + 256) >> 8), byte(i)})
-}
-func nodeAddr6(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd00:a::%x", i+1)) }
-func podCIDR4(i int) netip.Prefix {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 64 + byte(i>>8), byte(i), 0}), 24)
-}
-func podCIDR6(i int) netip.Prefix { return netip.MustParsePrefix(fmt.Sprintf("fd00:b:%x::/64", i)) }
-func addresses(a ...netip.Addr) any {
-	list := []any{map[string]any{"type": "Hostname", "address": "host.example.com"}}
-	for _, a := range a {
-		list = append(list, map[string]any{"type": "InternalIP", "address": a.String()})
-	}
-	return list
-}
-
-// conditions are what a kubelet says every five minutes.
-func conditions(at time.Time) any {
-	var list []any
-	for _, c := range []struct{ kind, status, reason, message string }{
-		{"MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"},
-		{"DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"},
-		{"PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"},
-		{"Ready", "True", "KubeletReady", "kubelet is posting ready status"},
-	} {
-		list = append(list, map[string]any{"type": c.kind, "status": c.status, "reason": c.reason, "message": c.message,
-			"lastHeartbeatTime": at.UTC().Format(time.RFC3339), "lastTransitionTime": "2026-01-01T00:00:00Z"})
-	}
-	return list
-}
-
-// nodeObject is a Node as a kubelet makes it: 35 images, labels, conditions; about 10 KB of JSON with what the API server adds.
-func nodeObject(i int) map[string]any {
-	images := make([]any, 35)
-	for j := range images {
-		images[j] = map[string]any{"sizeBytes": 10_000_000 + 1000*j, "names": []string{
-			fmt.Sprintf("registry.example.com/team-%02d/service-%02d@sha256:%064x", j%7, j, i*1000+j), fmt.Sprintf("registry.example.com/team-%02d/service-%02d:v1.%d.0", j%7, j, j)}}
-	}
-	resources := map[string]string{"cpu": "16", "memory": "65846212Ki", "pods": "110", "ephemeral-storage": "203070420Ki", "hugepages-1Gi": "0", "hugepages-2Mi": "0"}
-	return map[string]any{
-		"apiVersion": "v1", "kind": "Node",
-		"metadata": map[string]any{"name": nodeName(i), "labels": map[string]string{
-			"beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", "kubernetes.io/hostname": nodeName(i),
-			"node.kubernetes.io/instance-type": "m5.4xlarge", "topology.kubernetes.io/region": "eu-central-1", "topology.kubernetes.io/zone": "eu-central-1" + string(rune('a'+i%3)),
-		}, "annotations": map[string]string{"node.alpha.kubernetes.io/ttl": "15", "volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
-		"spec": map[string]any{"podCIDR": podCIDR4(i).String(), "podCIDRs": []string{podCIDR4(i).String(), podCIDR6(i).String()}, "providerID": fmt.Sprintf("aws:///eu-central-1a/i-%016x", i)},
-		"status": map[string]any{"addresses": addresses(nodeAddr4(i), nodeAddr6(i)), "conditions": conditions(time.Now()), "images": images, "capacity": resources, "allocatable": resources,
-			"daemonEndpoints": map[string]any{"kubeletEndpoint": map[string]any{"Port": 10250}},
-			"nodeInfo": map[string]string{"architecture": "amd64", "bootID": fmt.Sprintf("%036x", i), "containerRuntimeVersion": "containerd://2.1.4", "kernelVersion": "6.8.0-1036-aws",
-				"kubeProxyVersion": "", "kubeletVersion": "v1.36.3", "machineID": fmt.Sprintf("%032x", i), "operatingSystem": "linux", "osImage": "Ubuntu 24.04.3 LTS", "systemUUID": fmt.Sprintf("%036x", i)}},
-	}
-}
 
 // each calls f for 0 to n-1, eight at a time.
 func each(n int, f func(i int) error) error {
@@ -261,88 +192,6 @@ func (k *kubeBench) cpu() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on every Linux that Go runs on
 }
 
-// bare writes what the agent writes, from a plan that is there, in a namespace of its own: with rtnl, and with iproute2.
-func (k *kubeBench) bare(ctx context.Context) (wall, cpu, batch time.Duration, err error) {
-	want := vxlan.Config{VNI: 1, Port: 8472, Underlay: "eth0", Endpoints: []vxlan.Endpoint{
-		{Local: nodeAddr4(0), PodCIDR: podCIDR4(0), MAC: vxlan.MACFor(nodeName(0), vxlan.DeviceName(1, rtnl.IPv4))},
-		{Local: nodeAddr6(0), PodCIDR: podCIDR6(0), MAC: vxlan.MACFor(nodeName(0), vxlan.DeviceName(1, rtnl.IPv6))}}}
-	for i := 1; i < k.n; i++ {
-		want.Peers = append(want.Peers,
-			vxlan.Peer{Name: nodeName(i), PodCIDR: podCIDR4(i), Addr: nodeAddr4(i), MAC: vxlan.MACFor(nodeName(i), vxlan.DeviceName(1, rtnl.IPv4))},
-			vxlan.Peer{Name: nodeName(i), PodCIDR: podCIDR6(i), Addr: nodeAddr6(i), MAC: vxlan.MACFor(nodeName(i), vxlan.DeviceName(1, rtnl.IPv6))})
-	}
-	place := func() (string, *rtnl.Conn, rtnl.Plan, error) {
-		host, err := k.b.netns()
-		if err != nil {
-			return "", nil, nil, err
-		}
-		if err := netns.Do(host, underlay); err != nil {
-			return "", nil, nil, err
-		}
-		conn, err := rtnl.Open(rtnl.Options{Netns: host})
-		if err != nil {
-			return "", nil, nil, err
-		}
-		plan, err := vxlan.New(conn, vxlan.Options{}).Plan(ctx, want)
-		return host, conn, plan, err
-	}
-	_, conn, plan, err := place()
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	defer conn.Close()
-	before := selfCPU()
-	wall, err = clock(func() error { return errors.Join(conn.Write(ctx, plan)...) })
-	cpu = selfCPU() - before
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	host, conn2, plan, err := place()
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	defer conn2.Close()
-	batch, err = ipBatch(ctx, host, conn2, plan)
-	return wall, cpu, batch, err
-}
-
-// ipBatch has iproute2 write the peers of a plan; the devices and sysctls, of which it has no time to speak, are written before.
-func ipBatch(ctx context.Context, host string, conn *rtnl.Conn, plan rtnl.Plan) (time.Duration, error) {
-	var devices rtnl.Plan
-	var bridge, ip strings.Builder
-	for _, c := range plan {
-		switch c.Object.(type) {
-		case rtnl.FDB:
-			fmt.Fprintln(&bridge, c)
-		case rtnl.Route, rtnl.Neigh, rtnl.Nexthop:
-			fmt.Fprintln(&ip, c)
-		default:
-			devices = append(devices, c)
-		}
-	}
-	if err := errors.Join(conn.Write(ctx, devices)...); err != nil {
-		return 0, err
-	}
-	return clock(func() error {
-		return netns.Do(host, func() error {
-			for _, tool := range []struct{ name, lines string }{{"bridge", bridge.String()}, {"ip", ip.String()}} {
-				cmd := exec.Command(tool.name, "-batch", "-")
-				cmd.Stdin = strings.NewReader(tool.lines)
-				if out, err := cmd.CombinedOutput(); err != nil {
-					return fmt.Errorf("%s -batch: %w: %.300s", tool.name, err, out)
-				}
-			}
-			return nil
-		})
-	})
-}
-
-func selfCPU() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // changes measures from the PATCH that gives a node another address to the kernel's word that the entry to it is another one.
 func (k *kubeBench) changes(ctx context.Context, rounds int) error {
 	fmt.Printf("kube: %d changes of one node ...\n", rounds)
@@ -351,7 +200,7 @@ func (k *kubeBench) changes(ctx context.Context, rounds int) error {
 	before := k.cpu()
 	rng := rand.New(rand.NewPCG(1, 1))
 	for r := range rounds {
-		time.Sleep(400*time.Millisecond + time.Duration(rng.Int64N(int64(400*time.Millisecond)))) // nothing is going on any more
+		time.Sleep(800*time.Millisecond + time.Duration(rng.Int64N(int64(800*time.Millisecond)))) // the look that follows the agent's own writes is over
 		i := 1 + (r*37)%(k.n-1)
 		k.events.arm()
 		start := time.Now()
@@ -417,62 +266,4 @@ func (k *kubeBench) heartbeats(ctx context.Context) error {
 	t.ratio(k.what("CPU time per heartbeat of a node"), ms(time.Duration(perCPU)), "", perCPU*float64(k.n)*12/3600/1e9*100, "% of a CPU with all")
 	t.ratio(k.what("CPU in the quiet, looking every 10 s"), fmt.Sprintf("%.0f ms per look", quietCPU*1e4), "", quietCPU*100, "% of a CPU")
 	return nil
-}
-
-// countingProxy passes TCP through and counts.
-type countingProxy struct {
-	address  string
-	received atomic.Int64 // from the API server
-	sent     atomic.Int64
-}
-
-type counter struct {
-	io.Reader
-	n *atomic.Int64
-}
-
-func (c counter) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.n.Add(int64(n))
-	return n, err
-}
-
-// startProxy listens on the loopback of a namespace. TLS goes through it untouched, so that what is counted is what is on the wire.
-func startProxy(ctx context.Context, host, target string) (*countingProxy, error) {
-	p := &countingProxy{}
-	var l net.Listener
-	err := netns.Do(host, func() (err error) {
-		l, err = net.Listen("tcp", "127.0.0.1:0")
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.address = l.Addr().String()
-	context.AfterFunc(ctx, func() { l.Close() })
-	go func() {
-		for {
-			near, err := l.Accept()
-			if err != nil {
-				return
-			}
-			var far net.Conn
-			if err := netns.Do(host, func() (err error) {
-				far, err = net.Dial("tcp", target)
-				return err
-			}); err != nil {
-				near.Close()
-				continue
-			}
-			context.AfterFunc(ctx, func() { near.Close(); far.Close() })
-			pass := func(to, from net.Conn, n *atomic.Int64) {
-				_, _ = io.Copy(to, counter{from, n})
-				to.Close()
-				from.Close()
-			}
-			go pass(far, near, &p.sent)
-			go pass(near, far, &p.received)
-		}
-	}()
-	return p, nil
 }
