@@ -15,6 +15,7 @@ import (
 
 	"github.com/podnet/podnet/internal/netns"
 	"github.com/podnet/podnet/rtnl"
+	"github.com/podnet/podnet/veth"
 	"github.com/vishvananda/netlink"
 )
 
@@ -204,7 +205,7 @@ func (b *bench) cni(pods, rounds int) error {
 		}
 		var ourAdd, ourDel, theirAdd, theirDel, kernel sample
 		for range rounds { // interleaved, so that noise hits all alike
-			d, err := b.unregister(us.host)
+			d, err := us.unregister()
 			if err != nil {
 				return err
 			}
@@ -242,28 +243,25 @@ func (b *bench) concurrent() error {
 	return nil
 }
 
-// unregister measures how long the kernel takes to remove one veth pair between a host and a pod.
-func (b *bench) unregister(host string) (took time.Duration, err error) {
-	pod, err := b.netns()
+// unregister measures how long the kernel takes to remove the link of an attached pod, by one netlink message.
+func (p *plugin) unregister() (took time.Duration, err error) {
+	id, pod, err := p.pod()
 	if err != nil {
 		return 0, err
 	}
 	defer netns.Delete(netns.Name(pod))
-	err = netns.Do(host, func() error {
-		fd, err := os.Open(pod)
+	err = netns.Do(p.host, func() error {
+		if err := p.exec("ADD", id, pod); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName(veth.HostName(id, "eth0"))
 		if err != nil {
 			return err
 		}
-		defer fd.Close()
-		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "bare0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(fd.Fd()))}
-		if err := netlink.LinkAdd(veth); err != nil {
+		if took, err = clock(func() error { return netlink.LinkDel(link) }); err != nil {
 			return err
 		}
-		if err := netlink.LinkSetUp(veth); err != nil {
-			return err
-		}
-		took, err = clock(func() error { return netlink.LinkDel(veth) })
-		return err
+		return p.exec("DEL", id, pod) // the lease
 	})
 	return took, err
 }
