@@ -17,6 +17,7 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/node"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/takeover"
 	"github.com/podnet/podnet/internal/check"
 )
 
@@ -49,7 +50,8 @@ type options struct {
 	cleanup     bool
 	version     bool
 
-	net netconf.Config // what netConf says
+	net     netconf.Config    // what netConf says
+	network *takeover.Network // what was taken over
 }
 
 // defaultListen is a port that neither Kubernetes' own components (10248 to 10259) nor kube-proxy use.

@@ -397,6 +397,10 @@ func wantTakenOver(t *testing.T, n *flannelNode, hostGW bool) {
 	if nat := n.script(t, "iptables-save; ip6tables-save"); strings.Contains(nat, "FLANNEL") {
 		t.Errorf("rules of flannel are left:\n%s", nat)
 	}
+	list, err := os.ReadFile(n.path(n.name, "net.d", "10-podnet.conflist"))
+	if s := string(list); err != nil || !strings.Contains(s, `"name": "cbr0"`) || !strings.Contains(s, `"portmap"`) || strings.Contains(s, `"flannel"`) {
+		t.Errorf("podnet's list does not keep flannel's name and plugins: %v\n%s", err, s)
+	}
 	for path, there := range map[string]bool{"net.d/10-flannel.conflist": false, "net.d/10-podnet.conflist": true, "subnet.env": true, "networks/cbr0/lock": false} {
 		if _, err := os.Stat(n.path(n.name, path)); (err == nil) != there {
 			t.Errorf("%s: %v, want it to be there: %v", path, err, there)
@@ -406,7 +410,7 @@ func wantTakenOver(t *testing.T, n *flannelNode, hostGW bool) {
 
 func wantFlannelConfigured(t *testing.T, n *flannelNode) {
 	t.Helper()
-	for path, there := range map[string]bool{"net.d/10-flannel.conflist": true, "net.d/10-podnet.conflist": false, "leases/podnet/leases": false, "subnet.env": false} {
+	for path, there := range map[string]bool{"net.d/10-flannel.conflist": true, "net.d/10-podnet.conflist": false, "leases/cbr0/leases": false, "subnet.env": false} {
 		if _, err := os.Stat(n.path(n.name, path)); (err == nil) != there {
 			t.Errorf("%s: %v, want it to be there: %v", path, err, there)
 		}

@@ -96,6 +96,9 @@ func (m *migration) run(ctx context.Context) (err error) {
 		}
 		defer unlock()
 	}
+	if err := m.loadNetwork(); err != nil {
+		return err
+	}
 	if m.conn, err = rtnl.Open(rtnl.Options{}); err != nil {
 		return err
 	}
@@ -192,7 +195,7 @@ func (m *migration) fromFlannel(ctx context.Context) error {
 	m.say("write %s", parts.Files.SubnetFile)
 	m.say("write %s", parts.Files.Conflist)
 	if !m.dryRun {
-		if _, err := parts.Files.Apply(env, parts.List); err != nil {
+		if _, err := parts.Files.Apply(env, parts.Conflist()); err != nil {
 			return err
 		}
 	}
@@ -205,6 +208,11 @@ func (m *migration) fromFlannel(ctx context.Context) error {
 }
 
 func (m *migration) takeLeases(ctx context.Context, l takeover.List, links []rtnl.Link, env subnetenv.Env) error {
+	if *m.network = l.Kept(); !m.dryRun {
+		if err := m.network.Save(m.takenOver()); err != nil {
+			return err
+		}
+	}
 	leases := m.leases(l, links, env.Subnets)
 	m.head(fmt.Sprintf("leases of network %s: from %s to %s", l.Network, leases.HostLocal, leases.Store))
 	r, done, err := leases.PlanImport()
@@ -389,7 +397,7 @@ func (m *migration) rulesToFlannel(ctx context.Context) error {
 	}
 	// Forgotten, not cleaned up: where both have written the same path, the file is flannel's now.
 	files := m.parts(m.conn, nil).Files
-	errs := []error{removeFile(files.Record)}
+	errs := []error{removeFile(files.Record), removeFile(m.takenOver())}
 	if files.SubnetFile != m.flannelFile {
 		errs = append(errs, removeFile(files.SubnetFile))
 	}

@@ -48,7 +48,7 @@ func (o options) parts(conn *rtnl.Conn, masquerade *masq.Reconciler) agent.Parts
 		IPMasq:    o.ipMasq,
 		NoForward: !o.forward,
 
-		TakeOver: o.takeOver(), LingerUntil: o.lingerUntil,
+		Network: o.network, TakeOver: o.takeOver(), LingerUntil: o.lingerUntil,
 	}
 }
 
@@ -102,6 +102,9 @@ func (o options) serveNet(ctx context.Context, conn *rtnl.Conn, log *slog.Logger
 		defer listener.Close()
 	}
 
+	if err := o.loadNetwork(); err != nil {
+		return err
+	}
 	masquerade := masq.New(&masq.Netfilter{}, o.masqOptions())
 	concerns := o.parts(conn, masquerade).Concerns(o.net)
 	metrics := agent.NewMetrics(version, agent.Names(concerns))

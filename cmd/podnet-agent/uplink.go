@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 
@@ -123,12 +124,22 @@ func (o *flannelOptions) check(fault func(flag, value, want string)) {
 	}
 }
 
+// takenOver is where it is recorded which network was taken over.
+func (o options) takenOver() string { return filepath.Join(o.stateDir, "network.json") }
+
+// loadNetwork reads that.
+func (o *options) loadNetwork() error {
+	n, err := takeover.LoadNetwork(o.takenOver(), o.cniConfDir)
+	o.network = &n
+	return err
+}
+
 // takeOver returns what is to be taken over; nil: nothing.
 func (o options) takeOver() *agent.TakeOver {
 	if o.flannel.takeOver == "" {
 		return nil
 	}
-	return &agent.TakeOver{Rules: flannelRules(), ConfDir: o.cniConfDir}
+	return &agent.TakeOver{Rules: flannelRules(), ConfDir: o.cniConfDir, Record: o.takenOver()}
 }
 
 func flannelRules() takeover.Rules {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/handoff"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/takeover"
 	"github.com/podnet/podnet/hostgw"
 	"github.com/podnet/podnet/internal/peers"
 	"github.com/podnet/podnet/internal/reconcile"
@@ -44,6 +45,8 @@ type Parts struct {
 	IPMasq bool
 	// NoForward leaves forwarded pod traffic to what other rules say.
 	NoForward bool
+	// Network is what the list keeps of flannel's; nil = nothing. Taking over fills it in.
+	Network *takeover.Network
 	// TakeOver is what is taken over of a node that flannel has set up; nil = nothing.
 	TakeOver *TakeOver
 
@@ -286,7 +289,7 @@ func (p Parts) handoff(d Desired) Result {
 	for _, l := range d.Locals {
 		env.Subnets = append(env.Subnets, netip.PrefixFrom(l.PodCIDR.Addr().Next(), l.PodCIDR.Bits()))
 	}
-	list := p.List
+	list := p.Conflist()
 	if !p.IPMasq {
 		list.NonMasqueradeCIDRs = d.Net.NonMasqueradeCIDRs
 	}

@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/podnet/podnet/cmd/podnet-agent/internal/handoff"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/netconf"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/takeover"
 	"github.com/podnet/podnet/internal/reconcile"
@@ -28,8 +30,21 @@ const DefaultDataDir = "/var/lib/cni/podnet"
 type TakeOver struct {
 	Rules   takeover.Rules
 	ConfDir string // of the runtime's configuration; "" = its files and the leases are left alone
+	Record  string // where Parts.Network is kept
 
-	rulesGone bool // flannel's rules were looked for and not found; of the loop's goroutine only
+	rulesGone time.Time // when flannel's rules were looked for and not found; of the loop's goroutine only
+}
+
+// rulesAgain is how long after that they are looked for again: a flanneld that still ran may have written them anew.
+const rulesAgain = time.Minute
+
+// Conflist is what the configuration list says.
+func (p Parts) Conflist() handoff.Conflist {
+	l := p.List
+	if p.Network != nil && p.Network.Name != "" {
+		l.Name, l.Chained = p.Network.Name, p.Network.Chained
+	}
+	return l
 }
 
 // TakeOverNode returns what takeover has to know of this node.
@@ -63,9 +78,11 @@ func (p Parts) takeOverKernel(ctx context.Context, d Desired) Result {
 func (p Parts) takeOverFiles(ctx context.Context, d Desired) Result {
 	var done []string
 	var faults []error
-	if !p.TakeOver.rulesGone {
+	if time.Since(p.TakeOver.rulesGone) > rulesAgain {
 		removed, err := p.TakeOver.Rules.Apply(ctx)
-		p.TakeOver.rulesGone = err == nil && !slices.ContainsFunc(removed, func(r takeover.Removal) bool { return r.Stays == "" })
+		if err == nil && !slices.ContainsFunc(removed, func(r takeover.Removal) bool { return r.Stays == "" }) {
+			p.TakeOver.rulesGone = time.Now()
+		}
 		for _, r := range removed {
 			if r.Stays == "" {
 				done = append(done, r.String())
@@ -85,7 +102,7 @@ func (p Parts) LeasesOf(l takeover.List, subnets []netip.Prefix, links []rtnl.Li
 		dir = DefaultDataDir
 	}
 	inUse := slices.ContainsFunc(links, func(l rtnl.Link) bool { return l.Master == p.List.Bridge })
-	return takeover.Leases{HostLocal: l.Leases(), Store: filepath.Join(dir, p.List.Name), Subnets: subnets, InUse: inUse, Shared: p.Files.Stands()}
+	return takeover.Leases{HostLocal: l.Leases(), Store: filepath.Join(dir, p.Conflist().Name), Subnets: subnets, InUse: inUse, Shared: p.Files.Stands()}
 }
 
 func (p Parts) takeOverLeases(ctx context.Context, d Desired) (done, notes []string, err error) {
@@ -107,6 +124,11 @@ func (p Parts) takeOverLeases(ctx context.Context, d Desired) (done, notes []str
 	var subnets []netip.Prefix
 	for _, l := range d.Locals {
 		subnets = append(subnets, l.PodCIDR)
+	}
+	// Before the leases: it says where they go.
+	*p.Network = lists[0].Kept()
+	if err := p.Network.Save(p.TakeOver.Record); err != nil {
+		return nil, nil, fmt.Errorf("record what is taken over: %w", err)
 	}
 	for _, l := range lists {
 		r, err := p.LeasesOf(l, subnets, links).Import(ctx)

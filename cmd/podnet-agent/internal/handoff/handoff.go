@@ -47,6 +47,7 @@ type Conflist struct {
 	DataDir    string // of the leases; "" = the plugin's default
 	// NonMasqueradeCIDRs are for a plugin that masquerades itself, since the agent does not.
 	NonMasqueradeCIDRs []netip.Prefix
+	Chained            []json.RawMessage // plugins behind podnet-cni, as they stand in a list
 }
 
 // JSON returns the list. cniVersion 1.0.0 is what every containerd and CRI-O in use reads (containerd 1.6 and 1.7 refuse results of 1.1.0);
@@ -69,14 +70,18 @@ func (c Conflist) JSON() []byte {
 	if c.DataDir != "" {
 		p.IPAM = &ipam{Type: "host-local", DataDir: c.DataDir}
 	}
+	plugins := []any{p}
+	for _, more := range c.Chained {
+		plugins = append(plugins, more)
+	}
 	text, err := json.MarshalIndent(struct {
 		CNIVersion  string   `json:"cniVersion"`
 		CNIVersions []string `json:"cniVersions"`
 		Name        string   `json:"name"`
-		Plugins     []plugin `json:"plugins"`
-	}{"1.0.0", []string{"1.0.0", "1.1.0"}, c.Name, []plugin{p}}, "", "  ")
+		Plugins     []any    `json:"plugins"`
+	}{"1.0.0", []string{"1.0.0", "1.1.0"}, c.Name, plugins}, "", "  ")
 	if err != nil {
-		panic(err) // strings and booleans only
+		panic(err) // strings, booleans, and what came from JSON
 	}
 	return append(text, '\n')
 }

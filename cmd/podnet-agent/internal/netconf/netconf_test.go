@@ -18,7 +18,12 @@ func TestParse(t *testing.T) {
 		want       Config
 	}{
 		{"flannel's own example", `{"Network": "10.244.0.0/16", "EnableNFTables": false, "SubnetLen": 24, "SubnetMin": "10.244.10.0", "Backend": {"Type": "vxlan"}}`,
-			Config{Networks: []netip.Prefix{v4}, Backend: Backend{Type: VXLAN, VNI: 1, Port: 8472}}},
+			Config{Networks: []netip.Prefix{v4}, Backend: Backend{Type: VXLAN, VNI: 1, Port: 8472}, Notes: []string{
+				"SubnetLen: without effect: who hands out podCIDRs (the controller manager) decides their size and place, as in flannel's Kubernetes mode",
+				"SubnetMin: without effect: who hands out podCIDRs (the controller manager) decides their size and place, as in flannel's Kubernetes mode"}}},
+		{"nftables, and keys for Windows", `{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan", "Name": "flannel.4096", "MacPrefix": "0E-2A"}}`,
+			Config{Networks: []netip.Prefix{v4}, Backend: Backend{Type: VXLAN, VNI: 1, Port: 8472}, NFTables: true,
+				Notes: []string{"Backend.MacPrefix: without effect: for Windows nodes", "Backend.Name: without effect: for Windows nodes"}}},
 		{"dual-stack, all keys", `{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "NonMasqueradeCIDRs": ["192.0.2.0/24"],
 			"Backend": {"Type": "VXLAN", "VNI": 7, "Port": 4789, "MTU": 1400, "DirectRouting": true, "GBP": false, "Learning": false}}`,
 			Config{Networks: []netip.Prefix{v4, v6}, NonMasqueradeCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},

@@ -29,6 +29,7 @@ type List struct {
 	FlannelDir string
 	Delegate   map[string]any
 	CNIVersion string
+	Chained    []json.RawMessage // the plugins after flannel's, such as portmap
 }
 
 // Leases returns the directory of the network's leases.
@@ -74,18 +75,20 @@ func ParseList(text []byte) (List, bool) {
 		Name, CNIVersion string
 		Plugins          []plugin
 	}
-	if json.Unmarshal(text, &conf) != nil || conf.Name == "" || conf.Name != filepath.Base(conf.Name) || strings.HasPrefix(conf.Name, ".") {
+	var raw struct{ Plugins []json.RawMessage }
+	if json.Unmarshal(text, &conf) != nil || json.Unmarshal(text, &raw) != nil || conf.Name == "" || conf.Name != filepath.Base(conf.Name) || strings.HasPrefix(conf.Name, ".") {
 		return List{}, false
 	}
 	i := slices.IndexFunc(conf.Plugins, func(p plugin) bool { return p.Type == "flannel" })
 	p := conf.plugin
+	var chained []json.RawMessage
 	if i >= 0 {
-		p = conf.Plugins[i]
+		p, chained = conf.Plugins[i], raw.Plugins[i+1:]
 	}
 	if p.Type != "flannel" {
 		return List{}, false
 	}
-	l := List{Network: conf.Name, DataDir: p.IPAM.DataDir, FlannelDir: p.DataDir, Delegate: p.Delegate, CNIVersion: conf.CNIVersion}
+	l := List{Network: conf.Name, DataDir: p.IPAM.DataDir, FlannelDir: p.DataDir, Delegate: p.Delegate, CNIVersion: conf.CNIVersion, Chained: chained}
 	if d, ok := p.Delegate["ipam"].(map[string]any); ok && l.DataDir == "" {
 		l.DataDir, _ = d["dataDir"].(string)
 	}
