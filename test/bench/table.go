@@ -18,13 +18,6 @@ func (s sample) quantile(q float64) time.Duration {
 	return sorted[min(int(float64(len(sorted))*q), len(sorted)-1)]
 }
 
-func (s sample) sum() (total time.Duration) {
-	for _, d := range s {
-		total += d
-	}
-	return total
-}
-
 type table struct{ rows [][5]string }
 
 // ratio adds a line in which a measured ratio is held against its target: "8x" is wanted at least, "1.3x" at most.

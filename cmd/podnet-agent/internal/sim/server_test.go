@@ -26,7 +26,7 @@ func (l load) minus(o load) load {
 }
 
 func (l load) String() string {
-	return fmt.Sprintf("%d list pages, %d watches, %d patches, %d events, %.1f GB", l.lists, l.watches, l.patches, l.events, float64(l.bytes)/1e9)
+	return fmt.Sprintf("%d requests (%d list pages, %d watches, %d patches), %d events, %.1f GB", l.requests(), l.lists, l.watches, l.patches, l.events, float64(l.bytes)/1e9)
 }
 
 // server is the API servers of a cluster: one state, one network.

@@ -33,28 +33,50 @@ type cluster struct {
 	s      *server
 	keys   flannel.Keys
 	rng    *rand.Rand
+	nodes  int
 	agents []*agentRun
-	stride int
+	stride int // nodes that each agent stands for
+	window time.Duration
 	began  time.Time
 }
 
 // TestSimulation prints how long agents take to agree, and what it costs.
 func TestSimulation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nodes, agents := *nodesFlag, *agentsFlag
-		if agents < 1 || nodes < 100 || nodes%agents != 0 {
-			t.Fatalf("-sim.agents %d, -sim.nodes %d: want at least 100 nodes and a divisor of them", agents, nodes)
+	simulate(t, *nodesFlag, *agentsFlag, *netFlag, func(c *cluster) {
+		c.start()
+		c.quiet()
+		c.oneChange()
+		c.rack()
+	})
+}
+
+// TestSlowWatches has a network in which the watches are a minute behind while all agents publish: nobody publishes twice.
+func TestSlowWatches(t *testing.T) {
+	simulate(t, 200, 20, 0.03, func(c *cluster) {
+		c.start()
+		if behind := c.s.drain().Sub(c.began); behind < time.Minute {
+			t.Errorf("the network was busy for %v, which proves nothing", behind)
 		}
-		keys, err := flannel.NewKeys("flannel.alpha.coreos.com")
+		c.quiet()
+	})
+}
+
+// simulate runs what body says in a cluster of its own, in a bubble of time of its own.
+func simulate(t *testing.T, nodes, agents int, gbit float64, body func(*cluster)) {
+	synctest.Test(t, func(t *testing.T) {
+		if agents < 1 || nodes < 100 || nodes%agents != 0 {
+			t.Fatalf("%d agents of %d nodes: want at least 100 nodes and a divisor of them", agents, nodes)
+		}
+		keys, err := flannel.NewKeys(flannel.DefaultPrefix)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &cluster{t: t, keys: keys, rng: rand.New(rand.NewPCG(*seedFlag, 2)), stride: nodes / agents}
+		c := &cluster{t: t, keys: keys, rng: rand.New(rand.NewPCG(*seedFlag, 2)), nodes: nodes, stride: nodes / agents, window: *windowFlag}
 		objects := make([]kubeapi.Node, nodes)
 		for i := range objects {
 			objects[i] = describe(keys, i, false)
 		}
-		c.s = newServer(*seedFlag, *netFlag*1e9/8, c.stride, objects)
+		c.s = newServer(*seedFlag, gbit*1e9/8, c.stride, objects)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { c.s.heartbeats(ctx) })
@@ -68,11 +90,8 @@ func TestSimulation(t *testing.T) {
 				<-a.done
 			}
 		}()
-		c.printf("%d nodes, %d agents simulated, seed %d, %g Gbit/s", nodes, agents, *seedFlag, *netFlag)
-		c.start()
-		c.quiet()
-		c.oneChange()
-		c.rack()
+		c.printf("%d nodes, %d agents simulated, seed %d, %g Gbit/s", nodes, agents, *seedFlag, gbit)
+		body(c)
 	})
 }
 
@@ -154,15 +173,15 @@ func (c *cluster) start() {
 	m := c.mark()
 	c.began = m.at
 	var starts []time.Duration
-	for range *agentsFlag {
-		starts = append(starts, time.Duration(c.rng.Int64N(int64(*windowFlag))))
+	for range c.nodes / c.stride {
+		starts = append(starts, time.Duration(c.rng.Int64N(int64(c.window))))
 	}
 	slices.Sort(starts)
 	for i, at := range starts {
 		time.Sleep(time.Until(m.at.Add(at)))
 		c.agents = append(c.agents, start(c.s, c.keys, i*c.stride))
 	}
-	c.agree(fmt.Sprintf("start within %v", *windowFlag), m)
+	c.agree(fmt.Sprintf("start within %v", c.window), m)
 	var own []time.Duration
 	for _, a := range c.agents {
 		last, _, _ := a.state()
@@ -187,17 +206,23 @@ func (c *cluster) quiet() {
 	if writes != m.writes {
 		c.t.Errorf("%d writes in a minute in which nothing changed", writes-m.writes)
 	}
+	if most := 7 * len(c.agents); looks-m.looks > most {
+		c.t.Errorf("%d looks in a minute of heartbeats, want at most %d: one every 10 s", looks-m.looks, most)
+	}
+	if all := c.s.snapshot().patches; all != c.nodes {
+		c.t.Errorf("%d publications of %d nodes, want one each", all, c.nodes)
+	}
 	l := c.s.snapshot().minus(m.load)
 	c.printf("%-26s no write; per agent %.1f looks, %.2f MB from the API; API: %v", "a minute of heartbeats",
-		float64(looks-m.looks)/float64(len(c.agents)), float64(l.bytes)/1e6/float64(*nodesFlag), l)
+		float64(looks-m.looks)/float64(len(c.agents)), float64(l.bytes)/1e6/float64(c.nodes), l)
 }
 
 // oneChange is a node that comes back with another address.
 func (c *cluster) oneChange() {
 	m := c.mark()
-	i := *nodesFlag/2 + 1
+	i := c.nodes/2 + 1
 	c.s.update(nodeName(i), func(n *kubeapi.Node) {
-		n.Addresses = []kubeapi.Address{{Type: kubeapi.InternalIP, Address: nodeAddr(256 + *nodesFlag + i).String()}}
+		n.Addresses = []kubeapi.Address{{Type: kubeapi.InternalIP, Address: nodeAddr(256 + c.nodes + i).String()}}
 		annotate(c.keys, n)
 	})
 	c.agree("one node changes", m)
@@ -207,7 +232,7 @@ func (c *cluster) oneChange() {
 // won by taking them away.
 func (c *cluster) rack() {
 	const lost = 40
-	first := *nodesFlag - lost
+	first := c.nodes - lost
 	c.agents = slices.DeleteFunc(c.agents, func(a *agentRun) bool {
 		if a.index < first {
 			return false
