@@ -19,6 +19,9 @@ type Access struct {
 	UserAgent  string
 }
 
+// keepAlive finds out within 35 s that a connection is dead where there are no HTTP/2 pings: HTTP/1.1.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4}
+
 // serviceAccount is where kubelets put a pod's credentials.
 const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount/"
 
@@ -40,7 +43,7 @@ func (a Access) Load() (*rest.Config, error) {
 	}
 	config.UserAgent = a.UserAgent
 	config.Timeout = 0 // watches last; each request has a time limit of its own
-	config.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
+	config.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAliveConfig: keepAlive}).DialContext
 	return config, nil
 }
 

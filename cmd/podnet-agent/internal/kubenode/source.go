@@ -87,6 +87,7 @@ const (
 	diskAfter    = 5 * time.Second // the API server has not answered by then: the last good state counts
 	faultAfter   = 3               // failures in a row, from which it is worth a word
 	backoffMost  = 20 * time.Second
+	steady       = 10 * time.Second // a watch that lasted so long was no failure
 )
 
 // Run keeps the snapshot up to date until ctx ends, and calls notify after each change. What fails is tried again.
@@ -135,7 +136,7 @@ func (s *Source) step(ctx context.Context, notify func()) error {
 	began := time.Now()
 	err := s.watch(ctx, notify)
 	s.unsure = true
-	if time.Since(began) > time.Minute {
+	if time.Since(began) > steady {
 		s.failures = 0
 	}
 	var status *kubeapi.StatusError
@@ -151,6 +152,8 @@ func (s *Source) step(ctx context.Context, notify func()) error {
 		return fmt.Errorf("watch nodes: %w", err)
 	case !s.relist.IsZero() && !time.Now().Before(s.relist):
 		s.expire(reasonShrunk)
+	case time.Since(began) < time.Second:
+		return errors.New("watch nodes: ended at once")
 	}
 	return nil
 }
@@ -241,7 +244,6 @@ func (s *Source) expireLoop(stopped <-chan struct{}, notify func()) {
 // begun: the API server answers.
 func (s *Source) begun(notify func()) {
 	s.live.Store(true)
-	s.failures = 0
 	s.recovered(notify)
 }
 

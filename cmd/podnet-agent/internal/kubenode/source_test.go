@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/kubeapi"
+	"github.com/podnet/podnet/rtnl"
 )
 
 // script is an API in the bubble of a synctest: what it answers is set by the test. HTTP is tested in package kubeapi.
@@ -26,6 +27,7 @@ type script struct {
 	version uint64
 	err     error // of lists and watches
 	gone    bool  // the next watch is from too old a version
+	short   bool  // watches end at once
 	watches []chan kubeapi.Event
 	lists   []time.Time
 }
@@ -61,6 +63,11 @@ func (s *script) WatchNodes(ctx context.Context, version string, timeout time.Du
 		defer s.mu.Unlock()
 		s.gone = false
 		return &kubeapi.StatusError{Code: 410, Reason: "Expired"}
+	}
+	if s.short {
+		defer s.mu.Unlock()
+		event(kubeapi.Event{Type: kubeapi.Opened})
+		return nil
 	}
 	events := make(chan kubeapi.Event)
 	s.watches = append(s.watches, events)
@@ -291,7 +298,7 @@ func TestSourceFailures(t *testing.T) {
 			t.Errorf("%d tries in an hour", tries)
 		}
 		r.api.set(func() { r.api.err = nil })
-		time.Sleep(31 * time.Second)
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		r.want("1 2 3")
 		if got := r.relists(reasonStart) + r.relists(reasonFailed); got != 1 {
@@ -304,7 +311,7 @@ func TestSourceFailures(t *testing.T) {
 			r.api.gone = true
 		})
 		r.api.drop()
-		time.Sleep(5 * time.Second)
+		time.Sleep(15 * time.Second)
 		synctest.Wait()
 		r.want("1 2 4")
 		if got := r.relists(reasonExpired); got != 1 {
@@ -316,7 +323,7 @@ func TestSourceFailures(t *testing.T) {
 			delete(r.api.nodes, "node-4")
 		})
 		r.api.drop()
-		time.Sleep(5 * time.Second)
+		time.Sleep(15 * time.Second)
 		synctest.Wait()
 		r.want("1 2")
 		if got := r.relists(reasonRestored); got != 1 {
@@ -343,6 +350,39 @@ func TestSourceThrottled(t *testing.T) {
 			t.Errorf("%d lists in 10 minutes", n)
 		}
 	})
+}
+
+// A server that ends every watch at once is not asked all the time.
+func TestSourceShortWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newScript(apiNode(1))
+		api.short = true
+		r := start(t, api, "")
+		defer r.stop()
+		time.Sleep(10 * time.Minute)
+		if n := len(api.asked()); n > 60 {
+			t.Errorf("%d lists in 10 minutes", n)
+		}
+		r.want("1", "watch nodes: ended at once")
+	})
+}
+
+// The state of the disk does not come before what a slow list has told already.
+func TestRestoreDuringList(t *testing.T) {
+	s := newStore(converter{testKeys(), dualStack("vxlan")}, "node-1")
+	listing := s.begin(time.Now())
+	fresh := apiNode(2)
+	fresh.Addresses[0].Address = "192.168.1.99"
+	listing.add(fresh)
+	old, _, err := s.convert.peer(apiNode(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.restore([]ranked{{old, 2, "uid-2"}}, [2]rtnl.MAC{}, "from the disk")
+	listing.end()
+	if got := s.take(); len(got.Nodes) != 1 || got.Nodes[0].Addresses[0].String() != "192.168.1.99" || len(got.Problems) > 0 {
+		t.Errorf("%+v", got)
+	}
 }
 
 // A list without most of the nodes is asked for again before anyone believes it.

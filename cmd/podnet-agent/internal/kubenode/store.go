@@ -231,8 +231,11 @@ func (s *store) restore(saved []ranked, macs [2]rtnl.MAC, note string) {
 		return
 	}
 	for _, r := range saved {
+		if s.entries[r.node.Name] != nil { // of a list that is under way, so newer
+			continue
+		}
 		s.entries[r.node.Name] = &entry{uid: r.uid, created: r.created, node: r.node, annotated: true}
-		if r.node.Name == s.own {
+		if r.node.Name == s.own && s.ownMACs == nil {
 			s.ownMACs = &macs
 		}
 	}
