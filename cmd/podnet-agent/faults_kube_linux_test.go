@@ -66,6 +66,9 @@ func TestFaultKubernetes(t *testing.T) {
 	}
 }
 
+// noHold: with so few nodes, each that goes is many; massDeletion is about that.
+var noHold = []string{"--mass-delete-hold", "0s"}
+
 // cidrs are podCIDRs that the controller manager does not come to.
 func cidrs(n int) []string {
 	return []string{fmt.Sprintf("10.244.%d.0/24", n), fmt.Sprintf("fd00:244:0:%d::/64", n)}
@@ -218,7 +221,7 @@ func (c *kubeFaults) replaced(t *testing.T) {
 	mac := func(f rtnl.Family) string { return vxlan.MACFor(c.b.name, vxlan.DeviceName(1, f)).String() }
 	c.join(c.a)
 	c.pod(c.a)
-	c.start(c.a)
+	c.start(c.a, noHold...)
 	addresses := []string{c.b.addr(false).String(), c.b.addr(true).String()}
 	c.object("old-name", cidrs(200), addresses, map[string]string{
 		flannel.DefaultPrefix + "/kube-subnet-manager": "true", flannel.DefaultPrefix + "/backend-type": "vxlan",
@@ -229,7 +232,7 @@ func (c *kubeFaults) replaced(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond) // Kubernetes counts age in seconds
 	c.object(c.b.name, cidrs(200), addresses, nil)
 	c.pod(c.b)
-	c.start(c.b)
+	c.start(c.b, noHold...)
 	c.a.waitReady()
 	c.wantCondition(c.b, "True NodeConflict")
 	wantReach(t, c.a, c.b)
@@ -371,10 +374,24 @@ func (c *kubeFaults) throttled(t *testing.T) {
 func (c *kubeFaults) forbidden(t *testing.T) {
 	const bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 	before := kernelState(t, c.a)
+	// Only the right to patch is lost: then an Event can say so.
+	rules := agentRole["rules"].([]map[string][]string)
+	grant := func(rules []map[string][]string) {
+		c.do(http.MethodPatch, "/apis/rbac.authorization.k8s.io/v1/clusterroles/podnet-agent", map[string]any{"rules": rules}, nil)
+	}
+	grant(slices.DeleteFunc(slices.Clone(rules), func(r map[string][]string) bool { return r["resources"][0] == "nodes/status" }))
+	c.wipe(t)
+	c.wantEvent(t, c.a, "PodnetForbidden")
+	grant(rules)
+	if !poll(45*time.Second, c.published) {
+		t.Error("not published again")
+	}
+
+	was := refused(c.a, "403")
 	unnoticed(t, c.a, c.b, func() {
 		c.do(http.MethodDelete, bindings+"/podnet-agent", nil, nil)
 		c.wipe(t)
-		if !poll(10*time.Second, func() bool { return refused(c.a, "403") > 0 }) {
+		if !poll(10*time.Second, func() bool { return refused(c.a, "403") > was }) {
 			t.Error("no request was refused with 403")
 		}
 		c.restart(t) // the watches that were allowed end
@@ -399,20 +416,6 @@ func (c *kubeFaults) forbidden(t *testing.T) {
 		t.Error("not published again")
 	}
 	c.inTouch(t, c.b, 45*time.Second)
-
-	// Only the right to patch is lost: then an Event can say so.
-	role := func(verbs ...string) {
-		rules := append([]map[string][]string{{"apiGroups": {""}, "resources": {"nodes/status"}, "verbs": verbs}}, agentRole["rules"].([]map[string][]string)...)
-		rules = slices.DeleteFunc(rules, func(r map[string][]string) bool { return r["resources"][0] == "nodes/status" && len(verbs) == 0 })
-		c.do(http.MethodPatch, "/apis/rbac.authorization.k8s.io/v1/clusterroles/podnet-agent", map[string]any{"rules": rules}, nil)
-	}
-	role()
-	c.wipe(t)
-	c.wantEvent(t, c.a, "PodnetForbidden")
-	role("patch")
-	if !poll(45*time.Second, c.published) {
-		t.Error("not published again")
-	}
 }
 
 // rotated makes the token of the agents one that is not good any more, and puts the new one into their file.
@@ -471,7 +474,7 @@ func (c *kubeFaults) downAtStart(t *testing.T) {
 	before := kernelState(t, c.a)
 	unnoticed(t, c.a, c.b, func() {
 		_ = c.a.kill(syscall.SIGKILL)
-		c.start(c.a)
+		c.start(c.a, noHold...)
 		c.a.waitReady()
 		if _, text := c.a.get("/readyz"); !strings.Contains(text, "nodes are from the disk") {
 			t.Errorf("readyz: %s", text)
@@ -580,7 +583,7 @@ func (c *kubeFaults) restored(t *testing.T) {
 	c.inTouch(t, c.b, 45*time.Second)
 }
 
-// massDeletion restores a state in which nearly all Nodes are not there: they are kept for the hold, then let go.
+// massDeletion takes nearly all Nodes away, by restoring a state in which they are not there, and one after the other: they are kept for the hold, then let go.
 func (c *kubeFaults) massDeletion(t *testing.T) {
 	const hold = 10 * time.Second
 	saved := c.path("etcd-few")
@@ -588,37 +591,62 @@ func (c *kubeFaults) massDeletion(t *testing.T) {
 	c.inTouch(t, c.a, 45*time.Second)
 	_ = c.a.kill(syscall.SIGTERM)
 	c.start(c.a, "--mass-delete-hold", hold.String())
-	for n := range 6 {
-		c.peer(fmt.Sprintf("many-%d", n), 220+n)
-	}
-	for n := range 6 {
-		c.wantRoute(t, 220+n, true)
-	}
-	c.inTouch(t, c.a, 45*time.Second)
-	before := kernelState(t, c.a)
-	unnoticed(t, c.a, c.b, func() {
-		must(t, c.plane.RestoreEtcd(t.Context(), saved))
-		text := ""
-		if !poll(45*time.Second, func() bool {
-			_, text = c.a.get("/readyz")
-			return strings.Contains(text, "peers disappeared at once")
-		}) {
-			t.Fatalf("nothing is held back: %s", text)
-		}
-		start := time.Now()
-		for time.Since(start) < hold/2 {
-			if after := kernelState(t, c.a); after != before {
-				t.Fatalf("after %v not as before:\n%s\nwas:\n%s", time.Since(start), after, before)
+	const many = 6
+	for _, how := range []struct {
+		name string
+		do   func(*testing.T)
+	}{
+		{"restored", func(t *testing.T) { must(t, c.plane.RestoreEtcd(t.Context(), saved)) }},
+		{"one after the other", func(*testing.T) {
+			for n := range many {
+				c.remove(fmt.Sprintf("many-%d", n))
+				time.Sleep(200 * time.Millisecond) // slower than the agent's passes
 			}
-			time.Sleep(100 * time.Millisecond)
+		}},
+	} {
+		t.Run(how.name, func(t *testing.T) {
+			for n := range many {
+				c.peer(fmt.Sprintf("many-%d", n), 220+n)
+			}
+			for n := range many {
+				c.wantRoute(t, 220+n, true)
+			}
+			c.inTouch(t, c.a, 45*time.Second)
+			unnoticed(t, c.a, c.b, func() {
+				how.do(t)
+				c.wantHeld(t, hold, many)
+			})
+			c.inTouch(t, c.a, 45*time.Second)
+		})
+	}
+}
+
+// wantHeld wants most of the routes to be kept for the hold, and none after it.
+func (c *kubeFaults) wantHeld(t *testing.T, hold time.Duration, many int) {
+	t.Helper()
+	text := ""
+	if !poll(45*time.Second, func() bool {
+		_, text = c.a.get("/readyz")
+		return strings.Contains(text, "peers disappeared at once")
+	}) {
+		t.Fatalf("nothing is held back: %s", text)
+	}
+	start, before := time.Now(), kernelState(t, c.a)
+	if kept := strings.Count(before, "10.244.22"); kept < many {
+		t.Errorf("%d lines of the nodes that are gone, want those of %d nodes:\n%s", kept, many, before)
+	}
+	for time.Since(start) < hold/2 {
+		if after := kernelState(t, c.a); after != before {
+			t.Fatalf("after %v not as before:\n%s\nwas:\n%s", time.Since(start), after, before)
 		}
-		for n := range 6 {
-			c.wantRoute(t, 220+n, false)
-		}
-		t.Attr("held", fmt.Sprintf("%dms", time.Since(start).Milliseconds()))
-		if held := time.Since(start); held < hold-2*time.Second {
-			t.Errorf("held for %v, want %v", held, hold)
-		}
-	})
-	c.inTouch(t, c.a, 45*time.Second)
+		time.Sleep(100 * time.Millisecond)
+	}
+	for n := range many {
+		c.wantRoute(t, 220+n, false)
+	}
+	held := time.Since(start)
+	t.Attr("held", fmt.Sprintf("%dms", held.Milliseconds()))
+	if held < hold-3*time.Second {
+		t.Errorf("held for %v, want %v", held.Round(time.Millisecond), hold)
+	}
 }

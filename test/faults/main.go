@@ -11,18 +11,24 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"syscall"
 )
 
 func main() {
 	record := flag.String("record", "", "`path` of a file to write the outcomes to, for the documentation")
-	only := flag.String("only", "", "`id` of the one row to run")
+	pattern := flag.String("only", ".*", "regular `expression` of the ids to run: K13, or A.*")
 	verbose := flag.Bool("v", false, "print what the tests print")
 	flag.Parse()
+	only, err := regexp.Compile("^(" + *pattern + ")$")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults: -only:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	outcomes := run(ctx, selected(*only), *verbose, os.Stderr)
-	failed := printTable(os.Stdout, catalogue, *only, outcomes)
+	outcomes := run(ctx, selected(only), *verbose, os.Stderr)
+	failed := printTable(os.Stdout, catalogue, only, outcomes)
 	if *record != "" {
 		data, err := json.MarshalIndent(outcomes, "", "\t")
 		if err == nil {
@@ -39,11 +45,11 @@ func main() {
 	}
 }
 
-// selected returns the tests of all rows, or of one.
-func selected(only string) (tests []string) {
+// selected returns the tests of the rows.
+func selected(only *regexp.Regexp) (tests []string) {
 	for _, a := range catalogue {
 		for _, r := range a.Rows {
-			if only == "" || r.ID == only {
+			if only.MatchString(r.ID) {
 				tests = append(tests, r.Tests...)
 			}
 		}

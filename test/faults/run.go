@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,7 +67,7 @@ func run(ctx context.Context, tests []string, verbose bool, progress io.Writer) 
 
 func runPackage(ctx context.Context, pkg string, tops []string, verbose bool, progress io.Writer, all map[string]outcome) error {
 	pattern := "^(" + strings.Join(tops, "|") + ")$"
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout=20m", "-run", pattern, "./"+pkg)
+	cmd := exec.CommandContext(ctx, cmp.Or(os.Getenv("GO"), "go"), "test", "-json", "-count=1", "-timeout=20m", "-run", pattern, "./"+pkg)
 	cmd.Env = append(os.Environ(), "PODNET_FAULTS=1")
 	cmd.Stderr = progress
 	out, err := cmd.StdoutPipe()

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -63,12 +64,12 @@ func figures(r row, outcomes map[string]outcome) string {
 }
 
 // printTable prints the rows, and returns how many are not proven though they have tests.
-func printTable(w io.Writer, areas []area, only string, outcomes map[string]outcome) (bad int) {
+func printTable(w io.Writer, areas []area, only *regexp.Regexp, outcomes map[string]outcome) (bad int) {
 	count := map[string]int{}
 	for _, a := range areas {
 		head := false
 		for _, r := range a.Rows {
-			if only != "" && r.ID != only {
+			if !only.MatchString(r.ID) {
 				continue
 			}
 			if !head {
