@@ -18,7 +18,7 @@ type ranked struct {
 	uid     string
 }
 
-func byAge(a, b ranked) int {
+func byAge(a, b *ranked) int {
 	return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.uid, b.uid), cmp.Compare(a.node.Name, b.node.Name))
 }
 
@@ -32,43 +32,42 @@ func (c conflict) String() string {
 	return fmt.Sprintf("node %q: %s of the older node %q", c.loser, c.what, c.winner)
 }
 
-// settle returns the nodes that can work together, by name, and who had to give way. This node always stays: its pods are here. Others that
+// settle returns the nodes that can work together, by name, and who had to give way. It sorts all. This node always stays: its pods are here. Others that
 // claim what is its are left out even if they are older: routing that elsewhere would cut off the pods of this node. That it should give way then is
 // for its condition to say.
-func settle(all []ranked, own string) (nodes []node.Node, conflicts []conflict) {
+func (c *claims) settle(all []*ranked, own string) (nodes []node.Node, conflicts []conflict) {
 	slices.SortFunc(all, byAge)
-	c := newClaims(all)
-	age := make(map[string]int, 1)
-	for i, r := range all {
-		if r.node.Name == own {
-			c.enter(r.node)
-			age[own] = i
-			break
-		}
+	c.reset(all)
+	ownAge := -1
+	if ownAge = slices.IndexFunc(all, func(r *ranked) bool { return r.node.Name == own }); ownAge >= 0 {
+		c.enter(all[ownAge].node)
 	}
-	nodes = make([]node.Node, 0, len(all))
+	kept := all[:0]
 	for i, r := range all {
-		if r.node.Name == own {
-			nodes = append(nodes, r.node)
+		if i == ownAge {
+			kept = append(kept, r)
 			continue
 		}
 		winner, what, ok := c.find(r.node)
-		if !ok {
+		switch {
+		case !ok:
 			c.enter(r.node)
-			nodes = append(nodes, r.node)
-			continue
+			kept = append(kept, r)
+		case winner == own && i < ownAge:
+			conflicts = append(conflicts, conflict{loser: own, winner: r.node.Name, what: what})
+		default:
+			conflicts = append(conflicts, conflict{loser: r.node.Name, winner: winner, what: what})
 		}
-		if at, isOwn := age[winner]; isOwn && i < at {
-			conflicts = append(conflicts, conflict{loser: winner, winner: r.node.Name, what: what})
-			continue
-		}
-		conflicts = append(conflicts, conflict{loser: r.node.Name, winner: winner, what: what})
 	}
-	slices.SortFunc(nodes, func(a, b node.Node) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(kept, func(a, b *ranked) int { return cmp.Compare(a.node.Name, b.node.Name) })
+	nodes = make([]node.Node, len(kept))
+	for i, r := range kept {
+		nodes[i] = r.node
+	}
 	return nodes, conflicts
 }
 
-// claims holds who has which podCIDR, address and VTEP MAC.
+// claims holds who has which podCIDR, address and VTEP MAC. The zero claims works.
 type claims struct {
 	cidrs   map[netip.Prefix]string // podCIDRs
 	within  map[netip.Prefix]string // prefixes of the lengths in use that hold a podCIDR
@@ -83,11 +82,17 @@ type macKey struct {
 	mac    rtnl.MAC
 }
 
-func newClaims(all []ranked) *claims {
-	c := &claims{
-		cidrs: make(map[netip.Prefix]string, len(all)), within: map[netip.Prefix]string{},
-		addrs: make(map[netip.Addr]string, len(all)), macs: map[macKey]string{},
+// reset forgets all but the room that it took.
+func (c *claims) reset(all []*ranked) {
+	if c.cidrs == nil {
+		c.cidrs, c.within = make(map[netip.Prefix]string, len(all)), map[netip.Prefix]string{}
+		c.addrs, c.macs = make(map[netip.Addr]string, len(all)), map[macKey]string{}
 	}
+	clear(c.cidrs)
+	clear(c.within)
+	clear(c.addrs)
+	clear(c.macs)
+	c.lengths = [2][]int{}
 	for _, r := range all {
 		for _, p := range r.node.PodCIDRs {
 			if l := &c.lengths[index(p.Addr())]; !slices.Contains(*l, p.Bits()) {
@@ -95,7 +100,6 @@ func newClaims(all []ranked) *claims {
 			}
 		}
 	}
-	return c
 }
 
 func index(a netip.Addr) int {

@@ -131,6 +131,16 @@ func TestOwn(t *testing.T) {
 	}
 }
 
+// settle is what a node named self makes of others.
+func settle(all []ranked) ([]node.Node, []conflict) {
+	var pointers []*ranked
+	for i := range all {
+		pointers = append(pointers, &all[i])
+	}
+	var c claims
+	return c.settle(pointers, "self")
+}
+
 func TestSettle(t *testing.T) {
 	peer := func(name string, age int64, podCIDR, addr string) ranked {
 		return ranked{node.Node{Name: name, PodCIDRs: cidrs(podCIDR), Addresses: addrs(addr)}, age, "uid-" + name}
@@ -160,7 +170,7 @@ func TestSettle(t *testing.T) {
 			[]string{`node "b": podCIDR 10.244.1.0/24 is that of the older node "a"`, `node "c": podCIDR 10.244.1.0/24 is that of the older node "a"`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			nodes, conflicts := settle(c.all, "self")
+			nodes, conflicts := settle(c.all)
 			var names, texts []string
 			for _, n := range nodes {
 				names = append(names, n.Name)
@@ -179,7 +189,7 @@ func TestSettle(t *testing.T) {
 	mac := rtnl.MAC{2, 0, 0, 0, 0, 1}
 	same := []ranked{peer("a", 1, "10.244.1.0/24", "192.168.0.2"), peer("b", 2, "10.244.2.0/24", "192.168.0.3")}
 	same[0].node.VTEPMAC, same[1].node.VTEPMAC = mac, mac
-	if nodes, conflicts := settle(same, "self"); len(nodes) != 1 || len(conflicts) != 1 || !strings.Contains(conflicts[0].String(), "VTEP MAC 02:00:00:00:00:01 is that of") {
+	if nodes, conflicts := settle(same); len(nodes) != 1 || len(conflicts) != 1 || !strings.Contains(conflicts[0].String(), "VTEP MAC 02:00:00:00:00:01 is that of") {
 		t.Errorf("%v, %v", nodes, conflicts)
 	}
 }
@@ -192,7 +202,7 @@ func TestSettleReplace(t *testing.T) {
 		all  []ranked
 		want string
 	}{{[]ranked{old}, "192.168.0.2"}, {[]ranked{fresh, old}, "192.168.0.2"}, {[]ranked{fresh}, "192.168.0.3"}} {
-		nodes, _ := settle(step.all, "self")
+		nodes, _ := settle(step.all)
 		if len(nodes) != 1 || nodes[0].Addresses[0].String() != step.want {
 			t.Errorf("%v, want the podCIDR at %s", nodes, step.want)
 		}

@@ -50,7 +50,7 @@ func (s *Source) save(ctx context.Context) {
 	}
 	saved, warned := 0, ""
 	once := func() {
-		all, version := s.store.ranked()
+		all, version := s.store.copies()
 		if version == saved || !s.store.fromAPI() {
 			return
 		}

@@ -18,9 +18,7 @@ const wipedHold = time.Minute
 
 // entry is what is known of one node.
 type entry struct {
-	uid       string
-	created   int64
-	node      node.Node // Name "": cannot be used (yet)
+	ranked    // node without Name: it cannot be used (yet)
 	annotated bool
 	problem   string
 	// The annotations are gone: next is used from then on.
@@ -54,6 +52,7 @@ type store struct {
 	snapshot node.Snapshot
 	conflict *conflict // of this node, if there is one
 	counts   map[string]int
+	claims   claims
 }
 
 func newStore(c converter, own string) *store {
@@ -69,7 +68,7 @@ func (s *store) put(n kubeapi.Node, now time.Time) bool {
 
 func (s *store) putLocked(n kubeapi.Node, now time.Time) bool {
 	old := s.entries[n.Name]
-	e := &entry{uid: n.UID, created: n.Created}
+	e := &entry{ranked: ranked{uid: n.UID, created: n.Created}}
 	if n.Name == s.own {
 		s.putOwn(n, e)
 	} else {
@@ -234,7 +233,7 @@ func (s *store) restore(saved []ranked, macs [2]rtnl.MAC, note string) {
 		if s.entries[r.node.Name] != nil { // of a list that is under way, so newer
 			continue
 		}
-		s.entries[r.node.Name] = &entry{uid: r.uid, created: r.created, node: r.node, annotated: true}
+		s.entries[r.node.Name] = &entry{ranked: r, annotated: true}
 		if r.node.Name == s.own && s.ownMACs == nil {
 			s.ownMACs = &macs
 		}
@@ -243,21 +242,17 @@ func (s *store) restore(saved []ranked, macs [2]rtnl.MAC, note string) {
 	s.touch()
 }
 
-// ranked returns the usable nodes.
-func (s *store) ranked() (all []ranked, version int) {
+// copies returns the usable nodes.
+func (s *store) copies() (all []ranked, version int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.rankedLocked(), s.version
-}
-
-func (s *store) rankedLocked() []ranked {
-	all := make([]ranked, 0, len(s.entries))
+	all = make([]ranked, 0, len(s.entries))
 	for _, e := range s.entries {
 		if e.usable() {
-			all = append(all, ranked{e.node, e.created, e.uid})
+			all = append(all, e.ranked)
 		}
 	}
-	return all
+	return all, s.version
 }
 
 // take returns the snapshot.
@@ -276,19 +271,21 @@ func (s *store) take() node.Snapshot {
 		problems = append(problems, s.fault)
 	}
 	clear(s.counts)
+	all := make([]*ranked, 0, len(s.entries))
 	for _, e := range s.entries {
 		if e.problem != "" {
 			problems = append(problems, e.problem)
 		}
 		switch {
 		case e.usable():
+			all = append(all, &e.ranked)
 		case e.problem != "":
 			s.counts[stateRefused]++
 		default:
 			s.counts[stateNoPodCIDR]++
 		}
 	}
-	nodes, conflicts := settle(s.rankedLocked(), s.own)
+	nodes, conflicts := s.claims.settle(all, s.own)
 	s.counts[stateUsed], s.counts[stateConflict] = len(nodes), 0
 	s.conflict = nil
 	for _, c := range conflicts {
