@@ -319,11 +319,13 @@ func testTakeOver(t *testing.T, hostGW bool) {
 	before := dump(t, a.testNode)
 	leases := files(t, a.path(a.name, "networks", "cbr0"))
 	for round := range 2 {
-		show := func(string, ...any) {}
-		if round == 0 {
-			show = t.Logf
+		show := func(string, ...string) {}
+		if round == 0 && !hostGW {
+			show = func(name string, flags ...string) {
+				a.showInDocs(t, name, flags, a.migrate(t, flags...))
+			}
 		}
-		show("$ podnet-agent migrate --from flannel --dry-run\n%s", a.migrate(t, "--from", "flannel", "--dry-run"))
+		show("from-dry-run", "--from", "flannel", "--dry-run")
 		if got := dump(t, a.testNode); round == 0 && got != before {
 			t.Errorf("the dry run changed something:\n%s", got)
 		}
@@ -338,10 +340,11 @@ func testTakeOver(t *testing.T, hostGW bool) {
 
 		_ = a.kill(15)
 		tr = startTraffic(t, a, b)
-		show("$ podnet-agent migrate --to flannel --dry-run\n%s", a.migrate(t, "--to", "flannel", "--dry-run"))
-		show("$ podnet-agent migrate --to flannel\n%s", a.migrate(t, "--to", "flannel"))
+		show("to-dry-run", "--to", "flannel", "--dry-run")
+		a.migrate(t, "--to", "flannel")
 		a.rules(t) // flanneld starts
-		show("$ podnet-agent migrate --to flannel\n%s", a.migrate(t, "--to", "flannel"))
+		show("to-last", "--to", "flannel")
+		a.migrate(t, "--to", "flannel")
 		a.migrate(t, "--to", "flannel")
 		tr.wantNoLoss("to flannel")
 		if diff := cmp.Diff(marked(before), marked(dump(t, a.testNode))); diff != "" {
@@ -356,6 +359,17 @@ func testTakeOver(t *testing.T, hostGW bool) {
 		}
 		wantFlannelConfigured(t, a)
 	}
+}
+
+// showInDocs compares what a command printed with the guide, where the paths are those of a real node.
+func (f *flannelNode) showInDocs(t *testing.T, name string, flags []string, out string) {
+	t.Helper()
+	for _, path := range [][2]string{{"net.d", "/etc/cni/net.d"}, {"networks", "/var/lib/cni/networks"}, {"leases", "/var/lib/cni/podnet"}, {"subnet.env", "/run/podnet/subnet.env"}} {
+		out = strings.ReplaceAll(out, f.path(f.name, path[0]), path[1])
+	}
+	compareDocs(t, "../../docs/migrate-from-flannel.md", func(text string) string {
+		return replaceTable(t, text, name, "```\n$ podnet-agent migrate "+strings.Join(flags, " ")+"\n"+out+"```\n")
+	})
 }
 
 // marked leaves out what the way there and back may change: podnet's mark, and offloads.

@@ -317,7 +317,9 @@ func (m *migration) filesToFlannel(ctx context.Context, links []rtnl.Link) error
 		lists = []takeover.List{l}
 	}
 	m.head("files")
-	m.say("rm %s", parts.Files.Conflist)
+	if parts.Files.Stands() {
+		m.say("rm %s", parts.Files.Conflist)
+	}
 	if !m.dryRun {
 		if err := removeFile(parts.Files.Conflist); err != nil {
 			return err
@@ -386,9 +388,7 @@ func (m *migration) rulesToFlannel(ctx context.Context) error {
 		return nil
 	}
 	m.head("rules: flannel's stand, podnet's go")
-	for line := range strings.Lines(ours.String()) {
-		m.say("%s", strings.TrimSuffix(line, "\n"))
-	}
+	m.say("%s", takeover.Commands(ours))
 	if m.dryRun {
 		return nil
 	}

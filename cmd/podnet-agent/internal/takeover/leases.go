@@ -58,7 +58,7 @@ func (l Lease) String() string {
 		words[i] = a.String()
 	}
 	id := l.Owner.ContainerID
-	if len(id) > 13 {
+	if len(id) > 13 && !strings.HasPrefix(id, unreadable) {
 		id = id[:13]
 	}
 	return strings.Join(words, " ") + " " + id + "/" + l.Owner.Ifname
@@ -452,6 +452,10 @@ func recordsIn(ctx context.Context, dir string, then func() error) (records []ip
 func report(records []ipam.Record) (r Report) {
 	for _, rec := range records {
 		if !rec.Released.IsZero() {
+			continue
+		}
+		if strings.HasPrefix(rec.Owner.ContainerID, unreadable) {
+			r.Problems = append(r.Problems, fmt.Sprintf("%v: nobody knows its holder: not handed over", rec.Addrs))
 			continue
 		}
 		lease := Lease{Owner: rec.Owner}

@@ -20,9 +20,6 @@ type HostRules struct {
 	*masq.Netfilter
 }
 
-// parent is the built-in chain from which flannel jumps.
-var parent = map[string]string{"nat": "POSTROUTING", "filter": "FORWARD"}
-
 func withoutTool(c masq.Chain) bool {
 	name := "iptables"
 	if c.Family == masq.IPv6 {
@@ -114,7 +111,7 @@ func findChains(c masq.Chain) (f found, err error) {
 		switch have.Name {
 		case c.Name:
 			f.chain = have
-		case parent[c.Table]:
+		case builtin[c.Table]:
 			f.parent = have
 		}
 	}

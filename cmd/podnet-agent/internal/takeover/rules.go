@@ -20,6 +20,9 @@ var rules = []masq.Chain{
 	{Backend: masq.NFTables, Family: masq.IPv6, Table: "flannel-ipv6", Name: "postrtg"},
 }
 
+// builtin is the built-in chain from which flannel jumps, by table.
+var builtin = map[string]string{"nat": "POSTROUTING", "filter": "FORWARD"}
+
 // Netfilter is what Rules needs of the kernel; [masq.Netfilter] has it.
 type Netfilter interface {
 	Observe(ctx context.Context, chains []masq.Chain) (map[masq.Chain]masq.Observed, error)
@@ -39,16 +42,26 @@ type Removal struct {
 	Stays string
 }
 
-// String returns the removal in the syntax of the tool that does it.
+// String returns the removal as commands, one per line.
 func (r Removal) String() string {
-	line := "nft delete table " + string(r.Chain.Family) + " " + r.Chain.Table
-	if r.Chain.Backend == masq.IPTables {
-		line = r.Chain.String() + ": delete the chain and the jumps to it"
-	}
+	lines := Commands(masq.Plan{{Verb: masq.Delete, Ruleset: masq.Ruleset{Chain: r.Chain}}})
 	if r.Stays != "" {
-		line += " (not done: " + r.Stays + ")"
+		lines = fmt.Sprintf("# %s stays: %s", r.Chain, r.Stays)
 	}
-	return line
+	return lines
+}
+
+// Commands returns a plan of removals as the commands that would do the same.
+func Commands(p masq.Plan) string {
+	var lines []string
+	for line := range strings.Lines(p.String()) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, "delete table") {
+			line = "nft " + line
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Plan returns what there is.
