@@ -29,9 +29,10 @@ func (l *lab) clusterSteps(ctx context.Context) []step {
 		{"an agent's rights", func() { l.rights(ctx) }},
 		{"what agents publish", func() { l.published(ctx) }},
 		{"nodes come and go", func() { l.comeAndGo(ctx) }},
+		// Before the API server starts again: it answers 403 to everybody until it has read the roles.
+		{"agents' logs", l.refusals},
 		// Last: kube-controller-manager takes its time, up to 30 s, until it asks an API server again that was away.
 		{"API server stopped", func() { l.withoutServer(ctx) }},
-		{"agents' logs", l.refusals},
 	}
 }
 
