@@ -85,7 +85,7 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.StringVar(&o.sysctlDir, "sysctl-dir", "/proc/sys", "`directory` of the kernel's settings; in a container, whose own cannot be written, where the node's are mounted")
 	f.StringVar(&o.listen, "listen", defaultListen, "`address`:port of /healthz, /readyz and /metrics; empty: off")
 	f.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof/ too")
-	f.DurationVar(&o.resync, "resync", 10*time.Second, "look at everything at least this often")
+	f.DurationVar(&o.resync, "resync", 9*time.Second, "look at everything at least this often")
 	f.DurationVar(&o.hold, "mass-delete-hold", time.Minute, "keep peers for this long when more than half disappear at once; 0: do not")
 	f.DurationVar(&o.linger, "backend-linger", 2*time.Minute, "when the backend changes while the agent runs, keep receiving by the old one for this long: other nodes learn of the change later")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")

@@ -101,7 +101,7 @@ func TestFlagsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !o.ipMasq || o.subnetFile != "/run/podnet/subnet.env" || o.resync != 10*time.Second || o.hold != time.Minute || o.listen != defaultListen {
+	if !o.ipMasq || o.subnetFile != "/run/podnet/subnet.env" || o.resync != 9*time.Second || o.hold != time.Minute || o.listen != defaultListen {
 		t.Errorf("defaults: %+v", o)
 	}
 }

@@ -107,7 +107,7 @@ What goes wrong in real clusters, what has to come of it, and which test proves 
 		"`make faults`" + ` runs them all and prints this table with what it measured; it needs root and takes minutes.
 
 The figures are of one run on a machine with 2 CPUs that had other things to do. Outage is the longest time without an answer at 1,000 packets a second, or, where packets
-do not feel the fault, until it was repaired. "No event" is an agent that hears nothing of the kernel: it looks every 10 s.
+do not feel the fault, until it was repaired. "No event" is an agent that hears nothing of the kernel: it looks every 9 s.
 
 This file is made of test/faults/catalogue.go: ` + "`go test ./test/faults -update`.\n")
 	for _, a := range areas {
