@@ -27,7 +27,9 @@ import (
 // same commands, since there is no package with flanneld. It has one pod with a network namespace of its own.
 type flannelNode struct {
 	*testNode
-	pod *rtnltest.Netns
+	pod     *rtnltest.Netns
+	kube    bool
+	outside []endpoint // a host that knows nothing of pods
 }
 
 const podContainer = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -43,9 +45,26 @@ func newFlannelNodes(t *testing.T, n int, hostGW bool) (*testCluster, []*flannel
 	if hostGW {
 		c.netConf("host-gw", "10.244.0.0/16")
 	}
+	return c, flannelNodesOn(t, c, hostGW, false)
+}
+
+// flannelNodesOn makes the nodes of a cluster flannel's.
+func flannelNodesOn(t *testing.T, c *testCluster, hostGW, kube bool) []*flannelNode {
+	t.Helper()
+	outside := rtnltest.NewNetns(t)
+	mustWrite(t, c.fabric.Conn(t),
+		rtnl.Change{Verb: rtnl.Add, Object: rtnl.Link{Name: "outside", Kind: rtnl.KindVeth, Up: rtnl.On, Veth: rtnl.Veth{Peer: "eth0", PeerNetns: outside.Path()}}},
+		rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: "outside", Master: "br0"}})
+	mustWrite(t, outside.Conn(t), rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: "eth0", Up: rtnl.On}})
+	var hosts []endpoint
+	for _, p := range []string{"192.168.1.253/24", "fd00:192::fd/64"} {
+		host := netip.MustParsePrefix(p)
+		mustWrite(t, outside.Conn(t), rtnl.Change{Verb: rtnl.Add, Object: rtnl.Addr{Link: "eth0", Prefix: host, NoDAD: host.Addr().Is6()}})
+		hosts = append(hosts, endpoint{outside, host.Addr()})
+	}
 	var nodes []*flannelNode
 	for _, n := range c.nodes {
-		f := &flannelNode{testNode: n, pod: rtnltest.NewNetns(t)}
+		f := &flannelNode{testNode: n, pod: rtnltest.NewNetns(t), kube: kube, outside: hosts}
 		n.describeAs(n.descriptor() + "vtepMAC: '" + f.mac(n.index) + "'\n")
 		f.script(t, `
 for s in net.ipv4.ip_forward net.ipv6.conf.all.forwarding; do sysctl -qw $s=1; done
@@ -69,16 +88,24 @@ ip addr del 10.244.$I.10/32 dev lo; ip addr del fd00:244:0:$I::10/128 dev lo`)
 			t.Fatal("addresses stay tentative")
 		}
 	}
-	return c, nodes
+	return nodes
 }
 
 // mac is the random one that flanneld has chosen, and published.
 func (f *flannelNode) mac(i int) string { return fmt.Sprintf("5e:7a:91:00:00:%02x", i) }
 
+// mac6 is that of the IPv6 VTEP. Node descriptions in files know one MAC for both, so it is another one only with Kubernetes.
+func (f *flannelNode) mac6(i int) string {
+	if f.kube {
+		return fmt.Sprintf("5e:7a:91:00:06:%02x", i)
+	}
+	return f.mac(i)
+}
+
 func (f *flannelNode) script(t *testing.T, text string, env ...string) string {
 	t.Helper()
 	cmd := exec.Command("sh", "-euc", text)
-	cmd.Env = append(os.Environ(), append(env, fmt.Sprintf("I=%d", f.index), "MAC="+f.mac(f.index), "POD="+f.pod.Name())...)
+	cmd.Env = append(os.Environ(), append(env, fmt.Sprintf("I=%d", f.index), "MAC="+f.mac(f.index), "MAC6="+f.mac6(f.index), "POD="+f.pod.Name())...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := f.ns.Do(cmd.Run); err != nil {
@@ -94,7 +121,7 @@ ip link add flannel.1 address $MAC mtu 1450 type vxlan id 1 dev eth0 local 192.1
 sysctl -qw net/ipv6/conf/flannel.1/accept_ra=0
 ip addr add 10.244.$I.0/32 dev flannel.1
 ip link set flannel.1 up
-ip link add flannel-v6.1 address $MAC mtu 1430 type vxlan id 1 dev eth0 local fd00:192::$I dstport 8472 nolearning
+ip link add flannel-v6.1 address $MAC6 mtu 1430 type vxlan id 1 dev eth0 local fd00:192::$I dstport 8472 nolearning
 sysctl -qw net/ipv6/conf/flannel-v6.1/accept_ra=0
 ip -6 addr add fd00:244:0:$I::/128 dev flannel-v6.1 nodad
 ip link set flannel-v6.1 up`)
@@ -107,15 +134,15 @@ func (f *flannelNode) peer(t *testing.T, i int, hostGW bool) {
 ip neigh replace 10.244.$P.0 lladdr $PMAC dev flannel.1 nud permanent
 bridge fdb replace $PMAC dev flannel.1 dst 192.168.1.$P self permanent
 ip route replace 10.244.$P.0/24 via 10.244.$P.0 dev flannel.1 onlink
-ip -6 neigh replace fd00:244:0:$P:: lladdr $PMAC dev flannel-v6.1 nud permanent
-bridge fdb replace $PMAC dev flannel-v6.1 dst fd00:192::$P self permanent
+ip -6 neigh replace fd00:244:0:$P:: lladdr $PMAC6 dev flannel-v6.1 nud permanent
+bridge fdb replace $PMAC6 dev flannel-v6.1 dst fd00:192::$P self permanent
 ip -6 route replace fd00:244:0:$P::/64 via fd00:244:0:$P:: dev flannel-v6.1 onlink`
 	if hostGW {
 		script = `
 ip route add 10.244.$P.0/24 via 192.168.1.$P dev eth0
 ip -6 route add fd00:244:0:$P::/64 via fd00:192::$P dev eth0`
 	}
-	f.script(t, script, fmt.Sprintf("P=%d", i), "PMAC="+f.mac(i))
+	f.script(t, script, fmt.Sprintf("P=%d", i), "PMAC="+f.mac(i), "PMAC6="+f.mac6(i))
 }
 
 // rules writes flanneld's iptables rules.
@@ -274,6 +301,9 @@ type traffic struct {
 func startTraffic(t *testing.T, a, b *flannelNode) *traffic {
 	t.Helper()
 	tr := &traffic{t: t}
+	for _, to := range a.outside {
+		tr.talks = append(tr.talks, startTalk(t, a.endpoint(to.addr.Is6()), to)) // masqueraded: there is no way back to pods from there
+	}
 	for _, v6 := range []bool{false, true} {
 		p := startProbeBetween(t, a.endpoint(v6), b.endpoint(v6))
 		if !p.answers(1) {
