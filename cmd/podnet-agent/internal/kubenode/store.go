@@ -53,10 +53,11 @@ type store struct {
 	conflict *conflict // of this node, if there is one
 	counts   map[string]int
 	claims   claims
+	dirty    chan struct{} // something changed since the state was saved; room for one
 }
 
 func newStore(c converter, own string) *store {
-	return &store{convert: c, own: own, entries: map[string]*entry{}, counts: map[string]int{}}
+	return &store{convert: c, own: own, entries: map[string]*entry{}, counts: map[string]int{}, dirty: make(chan struct{}, 1)}
 }
 
 // put takes over one node as the API server has it now, and reports whether that changes anything for the agent.
@@ -85,6 +86,15 @@ func (s *store) putLocked(n kubeapi.Node, now time.Time) bool {
 func (s *store) touch() {
 	s.changed = true
 	s.version++
+	s.again()
+}
+
+// again has the state saved.
+func (s *store) again() {
+	select {
+	case s.dirty <- struct{}{}:
+	default:
+	}
 }
 
 func (s *store) putOwn(n kubeapi.Node, e *entry) {
