@@ -66,24 +66,25 @@ func diffNeighs(device string, want []Peer, have []rtnl.Neigh, forgotten bool) (
 	for i, p := range want {
 		index[p.PodCIDR.Addr()] = i
 	}
-	there := make([]rtnl.Neigh, len(want))
+	wanted := func(p Peer) rtnl.Neigh {
+		return rtnl.Neigh{Link: device, IP: p.PodCIDR.Addr(), MAC: p.MAC, Permanent: true}
+	}
+	type found struct{ any, exact bool }
+	there := make([]found, len(want))
 	var stale []rtnl.Neigh
 	for _, h := range have {
 		if i, ok := index[h.IP]; ok {
-			there[i] = h
+			there[i] = found{true, h == wanted(want[i])}
 		} else if h.Permanent {
 			stale = append(stale, h)
 		}
 	}
 	for i, p := range want {
-		switch w := (rtnl.Neigh{Link: device, IP: p.PodCIDR.Addr(), MAC: p.MAC, Permanent: true}); there[i] {
-		case rtnl.Neigh{}:
-			d.write = append(d.write, rtnl.Change{Verb: rtnl.Add, Object: w})
-		default:
-			if there[i] == w && !forgotten {
-				continue
-			}
-			d.write = append(d.write, rtnl.Change{Verb: rtnl.Replace, Object: w})
+		switch {
+		case !there[i].any:
+			d.write = append(d.write, rtnl.Change{Verb: rtnl.Add, Object: wanted(p)})
+		case !there[i].exact || forgotten:
+			d.write = append(d.write, rtnl.Change{Verb: rtnl.Replace, Object: wanted(p)})
 		}
 	}
 	slices.SortFunc(stale, func(a, b rtnl.Neigh) int { return a.IP.Compare(b.IP) })

@@ -88,7 +88,10 @@ func (f *familyPlan) plan(have snapshot, gone map[string]bool) (rtnl.Plan, []err
 	if gone[f.device] {
 		on = device{}
 	}
-	tunnelled := make([]Peer, 0, len(f.peers))
+	tunnelled := f.peers
+	if f.reach != nil {
+		tunnelled = make([]Peer, 0, len(f.peers))
+	}
 	routes := make([]rtnl.Route, 0, len(f.peers))
 	for _, p := range f.peers {
 		if f.reach != nil && f.reach.OnLink(p.Addr, f.config.Underlay) == nil {
@@ -96,7 +99,9 @@ func (f *familyPlan) plan(have snapshot, gone map[string]bool) (rtnl.Plan, []err
 			continue
 		}
 		routes = append(routes, rtnl.Route{Dst: p.PodCIDR, Gateway: p.PodCIDR.Addr(), Link: f.device, Onlink: true, Protocol: rtnl.ProtocolVXLAN}.Canonical())
-		tunnelled = append(tunnelled, p)
+		if f.reach != nil {
+			tunnelled = append(tunnelled, p)
+		}
 	}
 	above := f.options.NexthopsAbove
 	if f.family == rtnl.IPv6 {
