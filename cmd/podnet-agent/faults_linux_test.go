@@ -171,6 +171,35 @@ func TestFaultHeals(t *testing.T) {
 	}
 }
 
+// TestFaultHealsHostGW does the same to the other backend, whose routes go away with the uplink.
+func TestFaultHealsHostGW(t *testing.T) {
+	requireFaults(t)
+	for _, how := range hearings() {
+		t.Run(how.name, func(t *testing.T) {
+			c := newCluster(t, 2)
+			c.netConf("host-gw", "10.244.0.0/16")
+			a, b := c.nodes[0], c.nodes[1]
+			for _, n := range c.nodes {
+				how.start(n)
+			}
+			for _, n := range c.nodes {
+				n.waitReady()
+			}
+			wantReach(t, a, b)
+			t.Run("routes flushed", func(t *testing.T) {
+				took(t, repeated(t, how, func() time.Duration {
+					return packetOutage(t, a, b, func(t *testing.T) { flush(t, a, rtnl.ProtocolHostGW) })
+				}), how.limit)
+			})
+			for _, fault := range uplinkFaults(a) {
+				t.Run(fault.name, func(t *testing.T) {
+					took(t, repeated(t, how, func() time.Duration { return uplinkOutage(t, a, b, fault.do) }), how.limit)
+				})
+			}
+		})
+	}
+}
+
 // repeated is the outage of a fault. On a machine that is busy with other things one in three has to do: the kernel's rtnl lock is one for
 // all namespaces. What takes ten seconds is done once.
 func repeated(t *testing.T, how hearing, outage func() time.Duration) time.Duration {

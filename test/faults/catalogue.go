@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // row is one fault of the catalogue.
 type row struct {
 	ID    string
@@ -28,6 +30,11 @@ const (
 	silent   = agentPkg + "TestFaultHeals/silent/" // an agent that hears no event of the kernel
 	api      = agentPkg + "TestFaultKubernetes/"   // a real API server
 )
+
+// hostGW is a fault of the backend host-gw, both ways.
+func hostGW(name string) []string {
+	return []string{agentPkg + "TestFaultHealsHostGW/event/" + name, agentPkg + "TestFaultHealsHostGW/silent/" + name}
+}
 
 // both is a fault that is healed when its event comes, and when it is lost.
 func both(name string) []string { return []string{heals + name, silent + name} }
@@ -66,12 +73,13 @@ var issueRows = []row{
 	{"K15", "VTEP deleted", healed, both("VTEP_deleted"), ""},
 	{"K16", "MAC of the VTEP rewritten", healed, both("VTEP's_MAC_rewritten"), ""},
 	{"K17", "MTU of the VTEP rewritten", healed, both("VTEP's_MTU_rewritten"), ""},
-	{"K18", "routes flushed", healed, both("routes_flushed"), ""},
+	{"K18", "routes flushed (VXLAN, host-gw)", healed, slices.Concat(both("routes_flushed"), hostGW("routes_flushed")), ""},
 	{"K19", "FDB flushed", healed, both("FDB_flushed"), ""},
 	{"K20", "neighbours flushed", healed, both("neighbours_flushed"), ""},
 	{"K21", "nft flushed", healed, both("nft_flushed"), ""},
 	{"K22", "uplink flapping: carrier, down and up, deleted and made again", "first packet within 1 s of the last change, within 10 s without an event",
-		append(append(both("uplink_loses_its_carrier_ten_times"), both("uplink_down_and_up_ten_times")...), both("uplink_deleted_and_made_again")...), ""},
+		slices.Concat(both("uplink_loses_its_carrier_ten_times"), both("uplink_down_and_up_ten_times"), both("uplink_deleted_and_made_again"),
+			hostGW("uplink_loses_its_carrier_ten_times"), hostGW("uplink_down_and_up_ten_times"), hostGW("uplink_deleted_and_made_again")), ""},
 	{"K23", "ENOBUFS on the subscription", "whole look within 2 s, counted", []string{agentPkg + "TestFaultOverflow"}, ""},
 	{"K24", "agent SIGKILLed 100 times", unnoticed, []string{agentPkg + "TestFaultKilled100"}, ""},
 	{"K25", "two agents on one node", "the second refuses, whatever its state directory", []string{agentPkg + "TestFaultSecondAgent"}, ""},
@@ -108,9 +116,9 @@ var pluginRows = []row{
 }
 
 var agentRows = []row{
-	{"B1", "VXLAN device deleted, or down", healed + ", with the same MAC", append(both("VTEP_deleted"), both("VTEP_down")...), ""},
-	{"B2", "uplink deleted and made again, flaps", "followed, never an exit", append(append(both("uplink_deleted_and_made_again"), both("uplink_down_and_up_ten_times")...), agentPkg+"TestCluster/uplink"), ""},
-	{"B3", "routes, neighbours, FDB removed", healed + "; routes of others are kept and reported", append(append(append(both("routes_flushed"), both("neighbours_flushed")...), both("FDB_flushed")...), "vxlan TestForeignRouteInTheWay"), ""},
+	{"B1", "VXLAN device deleted, or down", healed + ", with the same MAC", slices.Concat(both("VTEP_deleted"), both("VTEP_down")), ""},
+	{"B2", "uplink deleted and made again, flaps", "followed, never an exit", slices.Concat(both("uplink_deleted_and_made_again"), both("uplink_down_and_up_ten_times"), hostGW("uplink_deleted_and_made_again"), []string{agentPkg + "TestCluster/uplink"}), ""},
+	{"B3", "routes, neighbours, FDB removed", healed + "; routes of others are kept and reported", slices.Concat(both("routes_flushed"), hostGW("routes_flushed"), both("neighbours_flushed"), both("FDB_flushed"), []string{"vxlan TestForeignRouteInTheWay"}), ""},
 	{"B4", "policy rules removed", "", nil, "podnet makes no policy rules"},
 	{"B5", "MAC of the VXLAN device rewritten", healed, both("VTEP's_MAC_rewritten"), ""},
 	{"B6", "a peer's MAC or address changes, in one family too", "old entries are gone, new ones there, others untouched", []string{"vxlan TestOneChange", kube + "TestSourceFollows", "vxlan TestAnySequenceConverges"}, ""},

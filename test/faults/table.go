@@ -37,7 +37,7 @@ func outages(r row, outcomes map[string]outcome) string {
 	var all []string
 	for _, t := range r.Tests {
 		if ms := outcomes[t].Attrs["outage"]; ms != "" {
-			if strings.HasPrefix(t, silent) {
+			if strings.Contains(t, "/silent/") {
 				ms += " (no event)"
 			}
 			all = append(all, strings.Replace(ms, "ms", " ms", 1))
