@@ -24,6 +24,7 @@ type lab struct {
 	report       *report
 	spawner      *spawner
 	cluster      *cluster // with --kubernetes
+	lock         *os.File // says that this run lives, for as long as it is open
 	stopServers  []func()
 	conflistSeen json.RawMessage
 }
@@ -129,6 +130,11 @@ func preflight(o options) error {
 
 // start removes what killed runs left and prepares a new one.
 func start(o options, r *report) (*lab, error) {
+	gate, err := lockRuns()
+	if err != nil {
+		return nil, err
+	}
+	defer gate.Close()
 	swept, err := sweep()
 	if err != nil {
 		return nil, fmt.Errorf("remove leftovers of a killed lab: %w", err)
@@ -136,7 +142,7 @@ func start(o options, r *report) (*lab, error) {
 	for _, id := range swept {
 		r.progress("removed what %s left behind", id)
 	}
-	id, dir, _, err := newRun() // the lock is held until the process ends
+	id, dir, lock, err := newRun()
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +154,7 @@ func start(o options, r *report) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lab{topology: t, report: r, spawner: s}, nil
+	return &lab{topology: t, report: r, spawner: s, lock: lock}, nil
 }
 
 // step is one part of a run.
@@ -276,7 +282,7 @@ func (l *lab) end() error {
 			return fmt.Errorf("end the control plane: %w", err)
 		}
 	}
-	if err := removeRun(l.id, l.dir); err != nil {
+	if err := errors.Join(removeRun(l.id, l.dir), l.lock.Close()); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	return nil

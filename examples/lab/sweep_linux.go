@@ -18,11 +18,24 @@ const (
 	idPrefix = "podnet-lab-"
 )
 
+// lockRuns waits until no other lab is starting: it might take a directory that is being made for one that was left.
+func lockRuns() (*os.File, error) {
+	if err := os.MkdirAll(runsDir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(runsDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", runsDir, err)
+	}
+	return f, nil
+}
+
 // newRun makes the directory of this run and returns it with the run's name, which begins every namespace's name.
 func newRun() (id, dir string, lock *os.File, err error) {
-	if err := os.MkdirAll(runsDir, 0o700); err != nil {
-		return "", "", nil, err
-	}
 	id = fmt.Sprintf("%s%d", idPrefix, os.Getpid())
 	dir = filepath.Join(runsDir, id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
