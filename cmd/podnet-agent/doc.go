@@ -3,6 +3,7 @@
 // What it does: it reads the Nodes of a Kubernetes cluster (package kubenode) or descriptions of nodes (package nodefile), and the cluster's network configuration, keeps the kernel of its
 // network namespace as they say (packages vxlan or hostgw, and masq), and then writes the node's subnet file and the CNI configuration
 // list. Its loop is package agent.
+// It also takes over a node that flannel has set up, and gives it back (package takeover), and reads flanneld's command line (package flannelflags).
 //
 // What it owns: what those packages own and mark; the files that it wrote, as recorded in its state directory; that directory.
 //
