@@ -9,12 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podnet/podnet/rtnl"
 	"github.com/podnet/podnet/rtnl/rtnltest"
+	"github.com/podnet/podnet/vxlan"
 )
 
 // TestTakeOver takes a node that flannel has set up over and gives it back, twice, under traffic. The other nodes are flannel's all the time.
@@ -108,8 +110,8 @@ func wantTakenOver(t *testing.T, n *flannelNode, hostGW bool) {
 			t.Errorf("a route is not taken over: %v", r)
 		}
 	}
-	if ours != 4 {
-		t.Errorf("%d routes of podnet, want 4", ours)
+	if want := 2 * (len(n.nodes) - 1); ours != want {
+		t.Errorf("%d routes of podnet, want %d", ours, want)
 	}
 	links, err := n.conn.Links(ctx)
 	if err != nil {
@@ -261,4 +263,70 @@ func TestRename(t *testing.T) {
 	if _, err := os.Stat(a.path(a.name, "net.d", "10-flannel.conflist")); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestTakeOverKilled kills the agent at each step of the takeover, and starts it again.
+func TestTakeOverKilled(t *testing.T) {
+	rtnltest.RequireKernel(t, "nodes in network namespaces")
+	_, nodes := newFlannelNodes(t, 2, false)
+	a, b := nodes[0], nodes[1]
+	there := func(elem ...string) bool {
+		_, err := os.Lstat(a.path(append([]string{a.name}, elem...)...))
+		return err == nil
+	}
+	for _, step := range []struct {
+		name string
+		done func() bool
+	}{
+		{"devices marked", func() bool {
+			l, err := a.conn.Link(t.Context(), "flannel.1")
+			return err == nil && l.Alias == vxlan.Alias
+		}},
+		{"a route marked", func() bool { return a.routes(rtnl.ProtocolVXLAN) > 0 }},
+		{"name recorded", func() bool { return there("state", "network.json") }},
+		{"store made", func() bool { return there("leases", "cbr0", "leases") }},
+		{"leases closed", func() bool { return !there("networks", "cbr0", "lock") }},
+		{"list set aside", func() bool { return there("net.d", "10-flannel.conflist.before-podnet") }},
+		{"subnet file", func() bool { return there("subnet.env") }},
+		{"list written", func() bool { return there("net.d", "10-podnet.conflist") }},
+	} {
+		tr := startTraffic(t, a, b)
+		a.start(append(a.own(), "--take-over", "flannel")...)
+		if !poll(patience, step.done) {
+			t.Fatalf("%s: never", step.name)
+		}
+		_ = a.kill(syscall.SIGKILL)
+		a.start(append(a.own(), "--take-over", "flannel")...)
+		a.waitReady()
+		wantTakenOver(t, a, false)
+		_ = a.kill(syscall.SIGTERM)
+		a.migrate(t, "--to", "flannel")
+		a.rules(t)
+		a.migrate(t, "--to", "flannel")
+		wantFlannelConfigured(t, a)
+		tr.wantNoLoss("killed after: " + step.name)
+	}
+}
+
+// TestNotTakenOver finds flannel's node without having been told to take it over: nothing of flannel's changes, and the agent says what to do.
+func TestNotTakenOver(t *testing.T) {
+	rtnltest.RequireKernel(t, "nodes in network namespaces")
+	_, nodes := newFlannelNodes(t, 2, false)
+	a, b := nodes[0], nodes[1]
+	tr := startTraffic(t, a, b)
+	a.start(a.own()...)
+	if !poll(patience, func() bool {
+		_, body := a.get("/readyz")
+		return strings.Contains(body, "with --take-over flannel the agent takes it over")
+	}) {
+		_, body := a.get("/readyz")
+		t.Errorf("/readyz: %s", body)
+	}
+	if there := a.routes(rtnl.ProtocolVXLAN); there > 0 {
+		t.Errorf("%d routes were written", there)
+	}
+	if _, err := os.Stat(a.path(a.name, "net.d", "10-podnet.conflist")); err == nil {
+		t.Error("a second configuration list was written")
+	}
+	tr.wantNoLoss("not taken over")
 }

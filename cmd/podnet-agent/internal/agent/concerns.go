@@ -128,6 +128,9 @@ func applyBackend[C any](ctx context.Context, r Applier[C, rtnl.Plan], d Desired
 	if n := len(d.Peers); used && n > 0 && len(refused) >= n*len(d.Locals) {
 		err = errors.Join(err, fmt.Errorf("none of %d peers can be reached: %s", n, refused[0]))
 	}
+	if err != nil && d.flannel {
+		err = fmt.Errorf("%w; flannel has set this node up: with --take-over flannel the agent takes it over as it is", err)
+	}
 	return Result{Writes: len(done), Plan: done.String, Notes: append(notes, refused...), Err: err}
 }
 

@@ -22,6 +22,7 @@ type Desired struct {
 	Locals []Local     // one per enabled family that this node has
 	VTEPs  [2]string   // names of the VXLAN devices, IPv4 and IPv6; "" = podnet's own
 
+	flannel bool            // flannel has set this node up, and nothing is to be taken over
 	byRoute bool            // it was a route that decided about the uplink
 	seen    map[string]bool // the devices that there were, but for the pods'
 }

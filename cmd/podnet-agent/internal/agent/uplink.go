@@ -53,6 +53,7 @@ func (a *Agent) findUplink(ctx context.Context, d Desired) (Desired, error) {
 			d.VTEPs[i] = takeover.VTEP(links, d.Net.Backend.VNI, f, a.o.TakeOver, a.o.FlannelVTEP)
 		}
 	}
+	d.flannel = !a.o.TakeOver && takeover.Left(links, d.Net.Backend.VNI)
 	d.seen = map[string]bool{}
 	for _, l := range links {
 		if !podsDevice(l.Name) {

@@ -47,6 +47,11 @@ func VTEP(links []rtnl.Link, vni uint32, f rtnl.Family, takeOver, prefer bool) s
 	return own
 }
 
+// Left reports whether a device of flannel that nobody has taken over has the VNI.
+func Left(links []rtnl.Link, vni uint32) bool {
+	return slices.ContainsFunc(links, func(l rtnl.Link) bool { return flannels(l) && l.VXLAN.VNI == vni })
+}
+
 // Node is what has to be known of a node to tell flannel's routes from others.
 type Node struct {
 	HostGW   bool           // the backend is host-gw
