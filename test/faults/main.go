@@ -7,11 +7,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"syscall"
 )
 
@@ -30,11 +34,7 @@ func main() {
 	outcomes := run(ctx, selected(only), *verbose, os.Stderr)
 	failed := printTable(os.Stdout, catalogue, only, outcomes)
 	if *record != "" {
-		data, err := json.MarshalIndent(outcomes, "", "\t")
-		if err == nil {
-			err = os.WriteFile(*record, append(data, '\n'), 0o644)
-		}
-		if err != nil {
+		if err := keep(*record, outcomes); err != nil {
 			fmt.Fprintln(os.Stderr, "faults:", err)
 			os.Exit(1)
 		}
@@ -43,6 +43,25 @@ func main() {
 		stop()
 		os.Exit(1)
 	}
+}
+
+// keep writes the outcomes to a file. What is there of tests that did not run stays.
+func keep(path string, outcomes map[string]outcome) error {
+	all := map[string]outcome{}
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &all)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	known := selected(regexp.MustCompile(""))
+	maps.DeleteFunc(all, func(test string, _ outcome) bool { return !slices.Contains(known, test) })
+	maps.Copy(all, outcomes)
+	if data, err = json.MarshalIndent(all, "", "\t"); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
 
 // selected returns the tests of the rows.
