@@ -308,6 +308,44 @@ func TestTakeOverKilled(t *testing.T) {
 	}
 }
 
+// TestMigrateFrom takes a node over by the command alone; the agent comes later. The FORWARD chain drops by default, as Docker has it: the rules of flannel that
+// accept the pods' traffic stay, with iptables at hand and without.
+func TestMigrateFrom(t *testing.T) {
+	rtnltest.RequireKernel(t, "nodes in network namespaces")
+	_, nodes := newFlannelNodes(t, 2, false)
+	a, b := nodes[0], nodes[1]
+	a.script(t, "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
+	tr := startTraffic(t, a, b)
+	a.migrate(t, "--from", "flannel")
+	if n := a.routes(rtnl.ProtocolVXLAN); n != 2 {
+		t.Errorf("%d routes are podnet's, want 2", n)
+	}
+	for path, there := range map[string]bool{"net.d/10-flannel.conflist": false, "net.d/10-podnet.conflist": true, "subnet.env": true, "networks/cbr0/lock": false, "leases/cbr0/leases": true} {
+		if _, err := os.Stat(a.path(a.name, path)); (err == nil) != there {
+			t.Errorf("%s: %v, want it to be there: %v", path, err, there)
+		}
+	}
+	if rules := a.script(t, "iptables-save"); !strings.Contains(rules, "FLANNEL-POSTRTG") {
+		t.Errorf("flannel's masquerading is gone before podnet's stands:\n%s", rules)
+	}
+	for _, path := range []string{onlyTool(t, "nft"), os.Getenv("PATH")} {
+		a.cmd = a.command(append(a.own(), "--take-over", "flannel")...)
+		a.cmd.Env = append(os.Environ(), "PATH="+path)
+		a.cmd.Stdout, a.cmd.Stderr = &a.log, &a.log
+		if err := a.ns.Do(a.cmd.Start); err != nil {
+			t.Fatal(err)
+		}
+		a.waitReady()
+		for tool, rules := range map[string]string{"iptables": a.script(t, "iptables-save"), "ip6tables": a.script(t, "ip6tables-save")} {
+			if strings.Contains(rules, "FLANNEL-POSTRTG") || !strings.Contains(rules, "-A FORWARD -m comment --comment \"flanneld forward\" -j FLANNEL-FWD") {
+				t.Errorf("%s: want FLANNEL-FWD to stay, and FLANNEL-POSTRTG to go:\n%s", tool, rules)
+			}
+		}
+		_ = a.kill(syscall.SIGTERM)
+	}
+	tr.wantNoLoss("by command")
+}
+
 // TestNotTakenOver finds flannel's node without having been told to take it over: nothing of flannel's changes, and the agent says what to do.
 func TestNotTakenOver(t *testing.T) {
 	rtnltest.RequireKernel(t, "nodes in network namespaces")

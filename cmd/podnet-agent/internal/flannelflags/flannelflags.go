@@ -76,7 +76,7 @@ func flags() []known {
 		{name: "v", value: "0", usage: "log level; 1 and more: debug", to: verbosity},
 		{name: "version", isBool: true, value: "false", usage: "print the version and exit", to: same("version")},
 
-		{name: "ip-blackhole-route", isBool: true, value: "false", why: "packets to a pod that does not exist end at the pods' bridge, whose route is always there"},
+		{name: "ip-blackhole-route", isBool: true, value: "false", why: "packets to a pod that does not exist end at the pods' bridge, once there is one"},
 		{name: "ip-masq-fully-random-disable", isBool: true, value: "false", why: "source ports are always chosen fully at random, which keeps two connections from choosing the same"},
 		{name: "subnet-lease-renew-margin", value: "60", why: noLeases},
 		{name: "etcd-endpoints", why: noEtcd}, {name: "etcd-prefix", why: noEtcd}, {name: "etcd-keyfile", why: noEtcd}, {name: "etcd-certfile", why: noEtcd},
