@@ -122,6 +122,28 @@ func (c converter) macs(n *node.Node, said flannel.Annotations) {
 	}
 }
 
+// same reports whether two forms of a node come to the same: a MAC that is said may be the one that was derived before.
+func (c converter) same(a, b node.Node) bool {
+	return a.Equal(b) || c.net.Backend.Type == netconf.VXLAN && c.derived(a).Equal(c.derived(b))
+}
+
+// derived fills in the MACs that are not said.
+func (c converter) derived(n node.Node) node.Node {
+	if n.Name == "" {
+		return n
+	}
+	four := n.VTEPMAC
+	if four.IsZero() {
+		n.VTEPMAC = vxlan.MACFor(n.Name, vxlan.DeviceName(c.vni(), rtnl.IPv4))
+	}
+	if n.VTEPMAC6.IsZero() {
+		if n.VTEPMAC6 = four; four.IsZero() {
+			n.VTEPMAC6 = vxlan.MACFor(n.Name, vxlan.DeviceName(c.vni(), rtnl.IPv6))
+		}
+	}
+	return n
+}
+
 func podCIDRs(texts []string) ([]netip.Prefix, error) {
 	out := make([]netip.Prefix, 0, len(texts))
 	for _, t := range texts {

@@ -30,8 +30,8 @@ func (e *entry) usable() bool { return e.node.Name != "" }
 
 // equal reports whether the agent has nothing to do about the difference. Annotations that say what was known without them are none: when 5,000 agents
 // start, each publishes, and would have all others look at their kernels (package sim).
-func (e *entry) equal(o *entry) bool {
-	return e.uid == o.uid && e.created == o.created && e.node.Equal(o.node) && e.problem == o.problem &&
+func (s *store) equal(e, o *entry) bool {
+	return e.uid == o.uid && e.created == o.created && s.convert.same(e.node, o.node) && e.problem == o.problem &&
 		(e.next == nil) == (o.next == nil) && e.until.Equal(o.until)
 }
 
@@ -76,7 +76,7 @@ func (s *store) putLocked(n kubeapi.Node, now time.Time) bool {
 		s.putPeer(n, old, e, now)
 	}
 	s.entries[n.Name] = e
-	if old != nil && old.equal(e) {
+	if old != nil && s.equal(old, e) {
 		return false
 	}
 	s.touch()

@@ -182,6 +182,11 @@ func (c *cluster) start() {
 		c.agents = append(c.agents, start(c.s, c.keys, i*c.stride))
 	}
 	c.agree(fmt.Sprintf("start within %v", c.window), m)
+	// One look writes everything, one follows the notifications of that, and one comes every 10 s: 5,000 publications cause none.
+	_, looks := c.work()
+	if most := float64(3 + int(time.Since(m.at)/(10*time.Second))); float64(looks)/float64(len(c.agents)) > most {
+		c.t.Errorf("%d looks of %d agents, want at most %g each", looks, len(c.agents), most)
+	}
 	var own []time.Duration
 	for _, a := range c.agents {
 		last, _, _ := a.state()
