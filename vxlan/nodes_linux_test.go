@@ -176,7 +176,7 @@ func wantAnswer(t *testing.T, from *rtnltest.Netns, to netip.AddrPort, want neti
 	t.Helper()
 	var got string
 	var err error
-	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
 		if got, err = ask(from, to, 10); err == nil {
 			break
 		}
