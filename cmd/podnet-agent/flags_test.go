@@ -151,3 +151,42 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestMigrateFaults(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, `--from "" --to "": want --from flannel, or --to flannel`},
+		{[]string{"--from", "flannel", "--to", "flannel"}, `want --from flannel, or --to flannel`},
+		{[]string{"--to", "calico"}, `--to "calico": want --from flannel, or --to flannel`},
+		{[]string{"--to", "flannel", "--cni-conf-dir", ""}, `--cni-conf-dir "": want the directory`},
+		{[]string{"--to", "flannel", "--flannel-subnet-file", "x"}, `--flannel-subnet-file "x": want an absolute path`},
+		{[]string{"--to", "flannel", "--flannel-conflist", "a/b.conflist"}, `--flannel-conflist "a/b.conflist": want a file name`},
+		{[]string{"--to", "flannel", "extra"}, `argument "extra": want flags only`},
+		{[]string{"--to", "flannel", "--state-dir", "x"}, `--state-dir "x": want an absolute path`},
+	} {
+		var out, errs strings.Builder
+		if status := runMigrate(t.Context(), tt.args, noEnv, &out, &errs); status != exitUsage || !strings.Contains(errs.String(), tt.want) {
+			t.Errorf("%v: status %d, %s; want %s", tt.args, status, errs.String(), tt.want)
+		}
+	}
+}
+
+func TestUplinkFlagsFaults(t *testing.T) {
+	for _, tt := range []struct{ args, want string }{
+		{"--iface=eth0 --iface=no/name", `--iface "no/name": want a device name`},
+		{"--iface-regex=(", `--iface-regex "(": error parsing regexp`},
+		{"--iface-can-reach=here", `--iface-can-reach "here": want the address of a host`},
+		{"--iface-can-reach=127.0.0.1", `--iface-can-reach "127.0.0.1": want the address of a host`},
+		{"--public-ip=fd00::1", `--public-ip "fd00::1": want an IPv4 address`},
+		{"--public-ipv6=ff02::1", `--public-ipv6 "ff02::1": `},
+		{"--take-over=calico", `--take-over "calico": want flannel or nothing`},
+		{"--vtep-names=mine", `--vtep-names "mine": want podnet or flannel`},
+		{"--backend-linger=-1s", `--backend-linger "-1s": want 0s (off) to 24h`},
+	} {
+		if _, err := parseFlags(strings.Fields(tt.args), noEnv); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %s", tt.args, err, tt.want)
+		}
+	}
+}
