@@ -346,6 +346,36 @@ func TestMigrateFrom(t *testing.T) {
 	tr.wantNoLoss("by command")
 }
 
+// TestTakeOverNFTables takes over a node whose flanneld has EnableNFTables.
+func TestTakeOverNFTables(t *testing.T) {
+	rtnltest.RequireKernel(t, "nodes in network namespaces")
+	c, nodes := newFlannelNodes(t, 2, false)
+	a, b := nodes[0], nodes[1]
+	a.script(t, `
+nft flush ruleset
+for f in "ip flannel-ipv4 10.244.0.0/16 10.244.$I.0/24 224.0.0.0/4" "ip6 flannel-ipv6 fd00:244::/48 fd00:244:0:$I::/64 ff00::/8"; do
+	set -- $f
+	nft add table $1 $2
+	nft add chain $1 $2 postrtg '{ type nat hook postrouting priority srcnat; }'
+	nft add chain $1 $2 forward '{ type filter hook forward priority filter; }'
+	nft add rule $1 $2 postrtg meta mark 0x4000 return
+	nft add rule $1 $2 postrtg $1 saddr $4 $1 daddr $3 return
+	nft add rule $1 $2 postrtg $1 saddr $3 $1 daddr $4 return
+	nft add rule $1 $2 postrtg $1 saddr $3 $1 daddr != $5 masquerade fully-random
+	nft add rule $1 $2 forward $1 saddr $3 accept
+	nft add rule $1 $2 forward $1 daddr $3 accept
+done`)
+	c.changeNetConf(`{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:244::/48", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}`)
+	tr := startTraffic(t, a, b)
+	a.start(append(a.own(), "--take-over", "flannel")...)
+	a.waitReady()
+	wantTakenOver(t, a, false)
+	tr.wantNoLoss("nftables")
+	if tables := a.script(t, "nft list tables"); strings.Contains(tables, "flannel") || !strings.Contains(tables, "table ip6 podnet-masq") {
+		t.Errorf("tables:\n%s", tables)
+	}
+}
+
 // TestNotTakenOver finds flannel's node without having been told to take it over: nothing of flannel's changes, and the agent says what to do.
 func TestNotTakenOver(t *testing.T) {
 	rtnltest.RequireKernel(t, "nodes in network namespaces")
