@@ -454,13 +454,15 @@ func (c *kubeFaults) expired(t *testing.T) {
 		c.peer("fresh", 213)
 		c.restart(t)
 		_ = c.a.cmd.Process.Signal(syscall.SIGCONT)
+		start := time.Now()
 		c.wantRoute(t, 213, true)
 		c.wantRoute(t, 211, false)
 		c.wantRoute(t, 212, true)
+		t.Attr("recovered", fmt.Sprintf("%dms", time.Since(start).Milliseconds()))
 		if got := value(c.a, lists); got <= was {
 			t.Errorf("%s is %v, was %v", lists, got, was)
 		}
-		c.backInTouch(t, 45*time.Second)
+		c.inTouch(t, c.a, 45*time.Second)
 	})
 	c.inTouch(t, c.b, 45*time.Second)
 	c.remove("stays")
@@ -571,12 +573,14 @@ func (c *kubeFaults) restored(t *testing.T) {
 	was := value(c.a, lists)
 	unnoticed(t, c.a, c.b, func() {
 		must(t, c.plane.RestoreEtcd(t.Context(), saved))
+		start := time.Now()
 		c.wantRoute(t, 214, true)
 		c.wantRoute(t, 215, false)
+		t.Attr("recovered", fmt.Sprintf("%dms", time.Since(start).Milliseconds()))
 		if got := value(c.a, lists); got <= was {
 			t.Errorf("%s is %v, was %v", lists, got, was)
 		}
-		c.backInTouch(t, 45*time.Second)
+		c.inTouch(t, c.a, 45*time.Second)
 	})
 	c.remove("before")
 	c.wantRoute(t, 214, false)
