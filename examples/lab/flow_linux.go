@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +18,7 @@ type flow struct {
 	interval time.Duration
 	stop     chan struct{}
 	done     sync.WaitGroup
-	dropped  int // by the machine before the flow began
+	before   noise
 
 	mu   sync.Mutex
 	sent []time.Time
@@ -31,7 +28,7 @@ type flow struct {
 // startFlow sends one datagram per interval from one namespace to the server at to.
 // With fresh set, every datagram comes from a new socket: a new connection for conntrack and NAT.
 func startFlow(from string, to netip.Addr, interval time.Duration, fresh bool) (*flow, error) {
-	f := &flow{interval: interval, stop: make(chan struct{}), dropped: machineDrops()}
+	f := &flow{interval: interval, stop: make(chan struct{}), before: machineNoise()}
 	send := func() (net.Conn, error) { return dialFrom(from, "udp", hostPort(to, whoamiPort)) }
 	if fresh {
 		f.done.Go(func() {
@@ -56,6 +53,10 @@ func startFlow(from string, to netip.Addr, interval time.Duration, fresh bool) (
 	}
 	conn, err := send()
 	if err != nil {
+		return nil, err
+	}
+	if err := largeBuffer(conn.(*net.UDPConn)); err != nil {
+		conn.Close()
 		return nil, err
 	}
 	f.done.Go(func() { f.receive(conn, -1) })
@@ -118,24 +119,8 @@ func (f *flow) finish() flowResult {
 	close(f.stop)
 	f.done.Wait()
 	r := f.result()
-	r.dropped = machineDrops() - f.dropped
+	r.noise = machineNoise().since(f.before)
 	return r
-}
-
-// machineDrops counts the packets that this machine's CPUs dropped since it started because their queues were full (net.core.netdev_max_backlog). All
-// namespaces share those queues: whoever saturates them makes everybody's packets disappear.
-func machineDrops() (n int) {
-	data, err := os.ReadFile("/proc/net/softnet_stat")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if fields := strings.Fields(line); len(fields) > 1 {
-			dropped, _ := strconv.ParseUint(fields[1], 16, 32) // the format is the kernel's own
-			n += int(dropped)
-		}
-	}
-	return n
 }
 
 // healed reports whether the last n datagrams that have had time to come back did so.
@@ -162,7 +147,7 @@ func (f *flow) sinceFirstAnswer() (time.Time, flowResult) {
 	}
 	rest := flow{interval: f.interval, sent: f.sent[i:], back: f.back[i:]}
 	r := rest.result()
-	r.dropped = machineDrops() - f.dropped
+	r.noise = machineNoise().since(f.before)
 	return f.sent[i], r
 }
 
@@ -170,15 +155,15 @@ func (f *flow) sinceFirstAnswer() (time.Time, flowResult) {
 type flowResult struct {
 	sent, lost int
 	outage     time.Duration // the longest time from a lost datagram to the next one that came back
-	dropped    int           // packets that the machine dropped meanwhile, of anybody's
+	noise      noise         // of the machine meanwhile
 }
 
-// hiccup bounds what may be the fault of full queues.
+// hiccup bounds what may be the fault of noise.
 const hiccup = 50 * time.Millisecond
 
 // excused reports whether a loss is no finding: other programs keep the machine so busy that it drops packets by itself.
 func (r flowResult) excused() bool {
-	return r.lost > 0 && r.lost <= r.dropped && r.outage < hiccup
+	return r.lost > 0 && (r.lost <= r.noise.queues || r.noise.neighbours > 0) && r.outage < hiccup
 }
 
 // loss is the error of a flow that may not lose anything.
@@ -186,13 +171,13 @@ func (r flowResult) loss() error {
 	if r.lost == 0 || r.excused() {
 		return nil
 	}
-	return fmt.Errorf("%d of %d packets lost, %s", r.lost, r.sent, ms(r.outage))
+	return fmt.Errorf("%d of %d packets lost, %s; meanwhile %v", r.lost, r.sent, ms(r.outage), r.noise)
 }
 
 func (r flowResult) String() string {
 	s := fmt.Sprintf("%d of %d lost", r.lost, r.sent)
 	if r.excused() {
-		s += fmt.Sprintf(", not counted: this machine's full queues dropped %d packets meanwhile", r.dropped)
+		s += fmt.Sprintf(", not counted: meanwhile %v", r.noise)
 	}
 	return s
 }

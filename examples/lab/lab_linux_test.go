@@ -84,11 +84,12 @@ func TestLoss(t *testing.T) {
 		finding bool
 	}{
 		{flowResult{sent: 9}, false},
-		{flowResult{sent: 9, dropped: 5}, false},
+		{flowResult{sent: 9, noise: noise{queues: 5}}, false},
 		{flowResult{sent: 9, lost: 1}, true},
-		{flowResult{sent: 9, lost: 2, dropped: 1}, true},
-		{flowResult{sent: 9, lost: 1, dropped: 1, outage: time.Millisecond}, false},
-		{flowResult{sent: 9, lost: 1, dropped: 1, outage: time.Second}, true},
+		{flowResult{sent: 9, lost: 2, noise: noise{queues: 1}}, true},
+		{flowResult{sent: 9, lost: 1, noise: noise{queues: 1}, outage: time.Millisecond}, false},
+		{flowResult{sent: 9, lost: 1, noise: noise{queues: 1}, outage: time.Second}, true},
+		{flowResult{sent: 9, lost: 3, noise: noise{neighbours: 1}}, false},
 	} {
 		if err := c.loss(); (err != nil) != c.finding {
 			t.Errorf("%+v: %v", c.flowResult, err)

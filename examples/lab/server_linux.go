@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/podnet/podnet/internal/netns"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -41,6 +43,9 @@ func serve(path string, addrs ...netip.Addr) (stop func(), err error) {
 				return err
 			}
 			closers = append(closers, datagrams)
+			if err := largeBuffer(datagrams.(*net.UDPConn)); err != nil {
+				return err
+			}
 			go accept(whoami, func(c net.Conn) { fmt.Fprintln(c, peerAddr(c.RemoteAddr())) })
 			go accept(sink, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 			go answer(datagrams)
@@ -52,6 +57,18 @@ func serve(path string, addrs ...netip.Addr) (stop func(), err error) {
 		return nil, fmt.Errorf("serve in %s: %w", netns.Name(path), err)
 	}
 	return stop, nil
+}
+
+// largeBuffer gives a socket room for some seconds of a flow. On a busy machine a process sleeps for longer than the usual buffer lasts, and packets that the network
+// delivered would count as lost.
+func largeBuffer(c *net.UDPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var optErr error
+	err = raw.Control(func(fd uintptr) { optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) })
+	return errors.Join(err, optErr)
 }
 
 func accept(l net.Listener, handle func(net.Conn)) {
