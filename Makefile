@@ -66,14 +66,14 @@ bench:
 	cd test/bench && $(GO) run . -bin ../../bin
 
 # Every fault of the catalogue (docs/faults.md) done to real binaries, kernel and API server; prints the table with what was felt of it. Needs root, and
-# test/kube, which is built once: that takes minutes. One row: make faults ROW=K13. A new record for docs/faults.md: RECORD=1.
+# test/kube, which is built once: that takes minutes. Some rows: make faults ROW='K13|A.*'. A new record for docs/faults.md: RECORD=1.
 ROW ?=
 RECORD ?=
 faults:
 	@[ "$$(id -u)" -eq 0 ] || { echo "make faults: needs root, to make network namespaces. Run: sudo make faults" >&2; exit 1; }
 	@test/install-tools bench
 	@GO="$(GO)" test/kube/build
-	GO="$(GO)" REQUIRE_KERNEL=1 REQUIRE_KUBE=1 $(GO) run ./test/faults $(if $(ROW),-only $(ROW)) $(if $(RECORD),-record test/faults/testdata/outcomes.json)
+	GO="$(GO)" REQUIRE_KERNEL=1 REQUIRE_KUBE=1 $(GO) run ./test/faults $(if $(ROW),-only '$(ROW)') $(if $(RECORD),-record test/faults/testdata/outcomes.json)
 	$(if $(RECORD),$(GO) test ./test/faults -update)
 
 FUZZTIME ?= 30s
