@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -77,26 +78,54 @@ func (b *bench) agentFiles(dir string, n int) error {
  "Backend": {"Type": "vxlan"}}`), 0o600))
 }
 
+// get asks the agent in a namespace.
+func get(host, path string) (status int, body []byte, err error) {
+	var conn net.Conn
+	if err := netns.Do(host, func() (err error) {
+		conn, err = net.Dial("tcp", "127.0.0.1:10256")
+		return err
+	}); err != nil {
+		return 0, nil, err
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, body, err
+}
+
 // ready waits for the agent's /readyz.
 func ready(host string, limit time.Duration) error {
-	deadline := time.Now().Add(limit)
-	for time.Now().Before(deadline) {
-		var conn net.Conn
-		err := netns.Do(host, func() (err error) {
-			conn, err = net.Dial("tcp", "127.0.0.1:10256")
-			return err
-		})
-		if err == nil {
-			fmt.Fprint(conn, "GET /readyz HTTP/1.0\r\n\r\n")
-			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			conn.Close()
-			if err == nil && resp.StatusCode == http.StatusOK {
-				return nil
-			}
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if status, _, err := get(host, "/readyz"); err == nil && status == http.StatusOK {
+			return nil
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	return errors.New("podnet-agent is not ready")
+}
+
+// metric returns the sum of a metric over its labels.
+func metric(host, name string) (sum float64, err error) {
+	_, body, err := get(host, "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(body)) {
+		rest, ok := strings.CutPrefix(line, name)
+		if !ok || rest == "" || rest[0] != '{' && rest[0] != ' ' {
+			continue
+		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' '):]), 64)
+		if err != nil {
+			return 0, fmt.Errorf("metric %q: %w", line, err)
+		}
+		sum += value
+	}
+	return sum, nil
 }
 
 // memory reads the resident memory of a process and its peak, in MiB.

@@ -80,12 +80,6 @@ func (k *kernelEvents) arm() {
 	k.entry = 0
 }
 
-// seen is how many entries were told of since arm.
-func (k *kernelEvents) seen() int {
-	_, _, entries, _, _ := k.state()
-	return entries
-}
-
 // next waits for the first entry since arm, and returns when it came.
 func (k *kernelEvents) next(limit time.Duration) (time.Time, error) {
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
