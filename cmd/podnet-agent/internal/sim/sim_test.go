@@ -222,10 +222,22 @@ func (c *cluster) quiet() {
 		float64(looks-m.looks)/float64(len(c.agents)), float64(l.bytes)/1e6/float64(c.nodes), l)
 }
 
-// oneChange is a node that comes back with another address.
+// stop ends the agents of the nodes from first to last.
+func (c *cluster) stop(first, last int) {
+	c.agents = slices.DeleteFunc(c.agents, func(a *agentRun) bool {
+		if a.index < first || a.index > last {
+			return false
+		}
+		a.stop()
+		return true
+	})
+}
+
+// oneChange is a node that comes back with another address. If its agent is one of those here, it is gone: its fake kernel has the old one.
 func (c *cluster) oneChange() {
-	m := c.mark()
 	i := c.nodes/2 + 1
+	c.stop(i, i)
+	m := c.mark()
 	c.s.update(nodeName(i), func(n *kubeapi.Node) {
 		n.Addresses = []kubeapi.Address{{Type: kubeapi.InternalIP, Address: nodeAddr(256 + c.nodes + i).String()}}
 		annotate(c.keys, n)
@@ -238,13 +250,7 @@ func (c *cluster) oneChange() {
 func (c *cluster) rack() {
 	const lost = 40
 	first := c.nodes - lost
-	c.agents = slices.DeleteFunc(c.agents, func(a *agentRun) bool {
-		if a.index < first {
-			return false
-		}
-		a.stop()
-		return true
-	})
+	c.stop(first, c.nodes)
 	m := c.mark()
 	for i := range lost {
 		c.s.remove(nodeName(first + i))
