@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -126,9 +127,10 @@ func (l lab) seenBy(network, host, src, dst string, mark int) (string, error) {
 	for answer == "" && time.Now().Before(deadline) {
 		err = netns.Do(netns.Path(l.hosts[host]), func() error {
 			dialer := net.Dialer{Timeout: 2 * time.Second, Control: marker(mark)}
-			dialer.LocalAddr = &net.UDPAddr{IP: net.ParseIP(src)}
+			port := nextPort()
+			dialer.LocalAddr = &net.UDPAddr{IP: net.ParseIP(src), Port: port}
 			if network == "tcp" {
-				dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(src)}
+				dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(src), Port: port}
 			}
 			conn, err := dialer.DialContext(context.Background(), network, net.JoinHostPort(dst, strconv.Itoa(echoPort)))
 			if err != nil {
@@ -150,15 +152,21 @@ func (l lab) seenBy(network, host, src, dst string, mark int) (string, error) {
 	return answer, err
 }
 
+var lastPort atomic.Int32
+
+// nextPort returns a source port that has not been used for long: a connection like an earlier one would have that one's translation (conntrack), or none.
+func nextPort() int { return 20000 + int(lastPort.Add(1))%40000 }
+
 // marker sets the packet mark of a socket.
 func marker(mark int) func(string, string, syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		return errors.Join(raw.Control(func(fd uintptr) {
+		controlled := raw.Control(func(fd uintptr) {
 			if mark != 0 {
 				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark)
 			}
-		}), err)
+		})
+		return errors.Join(controlled, err)
 	}
 }
 

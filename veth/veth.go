@@ -157,19 +157,27 @@ func announces(p Plan) bool {
 	return false
 }
 
-// Bounds of the wait for the kernel's work queues, which need some 100 us, or a few ms on a busy machine.
+// Bounds of the wait for the kernel's work queues, which need some 100 us, or a few ms on a busy machine. With 100 ADDs at once on 2 cores it is seconds:
+// IPv6 has one work item after the other for all addresses of all namespaces, and each waits for the lock of rtnetlink (addrconf_wq, Linux 6.18).
 const (
 	awaitPause    = 20 * time.Microsecond // the first, doubled each time up to awaitMaxPause
 	awaitMaxPause = 4 * time.Millisecond  // many ADDs at once must not keep the kernel from its work by looking
-	awaitTimeout  = 5 * time.Second
+	awaitLook     = 100 * time.Millisecond // between looks whether the link is still there
+	awaitTimeout  = 30 * time.Second
 )
 
 // awaitReachable returns when packets reach the pod. It pauses between looks: the work queue mostly runs on the same CPU.
 func (r *Reconciler) awaitReachable(ctx context.Context, want Config) error {
-	deadline := time.Now().Add(awaitTimeout)
+	deadline, look := time.Now().Add(awaitTimeout), time.Now().Add(awaitLook)
 	for wait := awaitPause; ; wait = min(2*wait, awaitMaxPause) {
 		if ok, err := r.reachable(ctx, want); ok || err != nil {
 			return err
+		}
+		if time.Now().After(look) { // somebody may have taken the link away meanwhile
+			if _, err := r.host.Link(ctx, r.owner.hostName()); err != nil {
+				return err
+			}
+			look = time.Now().Add(awaitLook)
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -189,11 +197,7 @@ const tableLocal = 255
 // changes: a port is enabled when a work queue has seen the carrier (the kernel looks at once if it is asked for the link, since Linux 6.10),
 // and an IPv6 address gets its local route and its multicast group from another one, NoDAD or not (addrconf_dad_work; seen on 6.18).
 func (r *Reconciler) reachable(ctx context.Context, want Config) (bool, error) {
-	host, err := r.host.Link(ctx, r.owner.hostName())
-	if err != nil || !host.Running {
-		return false, err
-	}
-	for _, a := range want.Addrs {
+	for _, a := range want.Addrs { // first what the kernel answers without that lock
 		if a.Addr().Is4() {
 			continue
 		}
@@ -205,7 +209,8 @@ func (r *Reconciler) reachable(ctx context.Context, want Config) (bool, error) {
 			return false, err
 		}
 	}
-	return true, nil
+	host, err := r.host.Link(ctx, r.owner.hostName())
+	return err == nil && host.Running, err
 }
 
 // Check returns what of want is missing, nil if nothing is: the link, an address, a route. What chained plugins may have changed since, such as MTU, MAC
