@@ -160,8 +160,8 @@ func announces(p Plan) bool {
 // Bounds of the wait for the kernel's work queues, which need some 100 us, or a few ms on a busy machine. With 100 ADDs at once on 2 cores it is seconds:
 // IPv6 has one work item after the other for all addresses of all namespaces, and each waits for the lock of rtnetlink (addrconf_wq, Linux 6.18).
 const (
-	awaitPause    = 20 * time.Microsecond // the first, doubled each time up to awaitMaxPause
-	awaitMaxPause = 4 * time.Millisecond  // many ADDs at once must not keep the kernel from its work by looking
+	awaitPause    = 20 * time.Microsecond  // the first, doubled each time up to awaitMaxPause
+	awaitMaxPause = 4 * time.Millisecond   // many ADDs at once must not keep the kernel from its work by looking
 	awaitLook     = 100 * time.Millisecond // between looks whether the link is still there
 	awaitTimeout  = 30 * time.Second
 )
