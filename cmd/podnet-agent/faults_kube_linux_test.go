@@ -137,7 +137,7 @@ func refused(n *testNode, code string) (sum float64) {
 func (c *kubeFaults) wantRoute(t *testing.T, n int, want bool) {
 	t.Helper()
 	dst := netip.MustParsePrefix(cidrs(n)[0])
-	if !poll(20*time.Second, func() bool { return c.routed(t, dst) == want }) {
+	if !poll(45*time.Second, func() bool { return c.routed(t, dst) == want }) {
 		t.Errorf("route to %v: %v, want %v", dst, !want, want)
 	}
 }
