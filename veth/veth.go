@@ -170,7 +170,8 @@ const (
 func (r *Reconciler) awaitReachable(ctx context.Context, want Config) error {
 	deadline, look := time.Now().Add(awaitTimeout), time.Now().Add(awaitLook)
 	for wait := awaitPause; ; wait = min(2*wait, awaitMaxPause) {
-		if ok, err := r.reachable(ctx, want); ok || err != nil {
+		missing, err := r.unreachable(ctx, want)
+		if missing == "" || err != nil {
 			return err
 		}
 		if time.Now().After(look) { // somebody may have taken the link away meanwhile
@@ -183,7 +184,7 @@ func (r *Reconciler) awaitReachable(ctx context.Context, want Config) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the kernel did not make it reachable within %v", awaitTimeout)
+			return fmt.Errorf("the kernel did not make it reachable within %v: %s", awaitTimeout, missing)
 		}
 		pause(wait)
 	}
@@ -192,25 +193,30 @@ func (r *Reconciler) awaitReachable(ctx context.Context, want Config) error {
 // tableLocal is the routing table of the namespace's own addresses (RT_TABLE_LOCAL).
 const tableLocal = 255
 
-// reachable reports whether the bridge forwards to the pod, and the pod takes what comes to its addresses. What comes earlier is dropped, and it is up to the
-// sender to repeat it, after 1 s. Neither is so when the kernel answers the
+// unreachable says what packets still lack on their way to the pod, "" if nothing: the bridge forwards to the pod, and the pod takes what comes to its
+// addresses. What comes earlier is dropped, and it is up to the sender to repeat it, after 1 s. Neither is so when the kernel answers the
 // changes: a port is enabled when a work queue has seen the carrier (the kernel looks at once if it is asked for the link, since Linux 6.10),
 // and an IPv6 address gets its local route and its multicast group from another one, NoDAD or not (addrconf_dad_work; seen on 6.18).
-func (r *Reconciler) reachable(ctx context.Context, want Config) (bool, error) {
-	for _, a := range want.Addrs { // first what the kernel answers without that lock
+func (r *Reconciler) unreachable(ctx context.Context, want Config) (missing string, err error) {
+	for _, a := range want.Addrs { // first what the kernel answers without the lock of rtnetlink
 		if a.Addr().Is4() {
 			continue
 		}
 		route, err := r.pod.RouteTo(ctx, a.Addr())
 		switch {
 		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-			return false, nil
-		case err != nil || route.Table != tableLocal:
-			return false, err
+			return "no route to " + a.Addr().String() + " in the pod", nil
+		case err != nil:
+			return "", err
+		case route.Table != tableLocal:
+			return a.Addr().String() + " is not local in the pod: " + route.String(), nil
 		}
 	}
 	host, err := r.host.Link(ctx, r.owner.hostName())
-	return err == nil && host.Running, err
+	if err != nil || host.Running {
+		return "", err
+	}
+	return "the host end has no carrier", nil
 }
 
 // Check returns what of want is missing, nil if nothing is: the link, an address, a route. What chained plugins may have changed since, such as MTU, MAC
