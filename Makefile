@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: help dist build lab test check unit race bench faults fuzz clean
+.PHONY: help build lab lab-kubernetes test check unit race bench sim faults fuzz dist clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -64,6 +64,10 @@ bench:
 	@test/install-tools bench
 	@$(MAKE) --no-print-directory build
 	cd test/bench && $(GO) run . -bin ../../bin
+
+# 5,000 nodes on fake kernels and a fake API server: needs no root, but 3 GB and some minutes.
+sim:
+	$(GO) test ./cmd/podnet-agent/internal/sim -count=1 -run Simulation -v -timeout 60m -args -sim.nodes 5000 -sim.agents 250
 
 # Every fault of the catalogue (docs/faults.md) done to real binaries, kernel and API server; prints the table with what was felt of it. Needs root, and
 # test/kube, which is built once: that takes minutes. Some rows: make faults ROW='K13|A.*'. A new record for docs/faults.md: RECORD=1.
