@@ -2,7 +2,7 @@
 // namespace with the pod's addresses and routes.
 //
 // What it does: [Reconciler.Apply] makes the pair in one message: the end in the pod is born there, under its final name; the host end is up, sized, and a
-// port of the bridge. In the pod it then sets sysctls (accept_ra=0; accept_dad=0; arp_notify, ndisc_notify and keep_addr_on_down; disable_ipv6=0 if a pod with IPv6
+// port of the bridge. In the pod it then sets sysctls (accept_ra=0; arp_notify, ndisc_notify and keep_addr_on_down; disable_ipv6=0 if a pod with IPv6
 // addresses has it off), up, the addresses (IPv6 ones without duplicate address detection), and the routes. It returns when packets reach the pod, and
 // has the kernel announce the addresses then: neighbours that knew a former owner of one learn the new MAC at once. [Reconciler.Check] is CNI's CHECK.
 //

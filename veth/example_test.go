@@ -44,7 +44,6 @@ func Example() {
 	// host: link add veth2dfee894d10 up mtu 1450 address 8e:b6:6d:86:cc:d2 alias "podnet:veth 3f2a eth0" master cni0 hairpin off type veth peer eth0 address 86:77:98:52:4a:35 netns /run/netns/pod1
 	// pod: sysctl -w net/ipv6/conf/eth0/accept_ra=0
 	// pod: sysctl -w net/ipv4/conf/eth0/arp_notify=1
-	// pod: sysctl -w net/ipv6/conf/eth0/accept_dad=0
 	// pod: sysctl -w net/ipv6/conf/eth0/keep_addr_on_down=1
 	// pod: sysctl -w net/ipv6/conf/eth0/ndisc_notify=1
 	// pod: link set eth0 up

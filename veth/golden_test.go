@@ -353,7 +353,6 @@ func TestDADFailed(t *testing.T) {
 	s := state{before: []veth.Config{config(2)}}.scene(t)
 	must(t, s.pod, "addr del fd00:1::2/64 dev eth0")
 	must(t, s.node, "addr add fd00:1::2/64 dev cni0 nodad")
-	must(t, s.pod, "sysctl -w net/ipv6/conf/eth0/accept_dad=1") // somebody's
 	must(t, s.pod, "addr add fd00:1::2/64 dev eth0")
 	s.kernel.FinishDAD()
 	must(t, s.node, "addr del fd00:1::2/64 dev cni0")

