@@ -161,7 +161,7 @@ func announces(p Plan) bool {
 // IPv6 has one work item after the other for all addresses of all namespaces, and each waits for the lock of rtnetlink (addrconf_wq, Linux 6.18).
 const (
 	awaitPause    = 20 * time.Microsecond  // the first, doubled each time up to awaitMaxPause
-	awaitMaxPause = 4 * time.Millisecond   // many ADDs at once must not keep the kernel from its work by looking
+	awaitMaxPause = 20 * time.Millisecond  // many ADDs at once must not keep the kernel from its work by looking
 	awaitLook     = 100 * time.Millisecond // between looks whether the link is still there
 	awaitAgain    = 2 * time.Second        // before IPv6 addresses are added once more; doubled each time
 	awaitTimeout  = 30 * time.Second
