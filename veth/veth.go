@@ -197,8 +197,9 @@ func (r *Reconciler) awaitReachable(ctx context.Context, want Config) error {
 	}
 }
 
-// addAgain adds the IPv6 addresses once more. On a machine with 100 ADDs at once and a load of 20, one address in a few hundred never got its local route
-// (Linux 6.18, seen with the prefix route in place for 30 s; the cause was not found): the pod would be unreachable by it for ever.
+// addAgain adds the IPv6 addresses once more. With 100 ADDs at once and a load of 20, some addresses had their prefix route but no local route for 30 s
+// (Linux 6.18, 1 to 3 of 100 in every second run): the pod would have been unreachable by them for ever. The cause was not found, and the state has not come
+// back since the link-local address keeps its detection, so that adding again cures it is not proved.
 func (r *Reconciler) addAgain(ctx context.Context, want Config) {
 	var p rtnl.Plan
 	for _, a := range want.Addrs {
