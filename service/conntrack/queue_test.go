@@ -1,0 +1,84 @@
+package conntrack_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/podnet/podnet/service/conntrack"
+	"github.com/podnet/podnet/service/conntrack/conntracktest"
+)
+
+// TestQueue: work that comes together is done together, the latest word counts, and what failed is done again later.
+func TestQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &conntracktest.Kernel{}
+		k.Track(udp("10.244.1.1:1", "10.96.0.1:53", "10.244.2.1:53"), udp("10.244.1.1:2", "10.96.0.2:53", "10.244.2.2:53"), udp("10.244.1.1:3", "10.96.0.99:53", "10.244.2.3:53"))
+		broken := errors.New("broken")
+		dumps := 0
+		k.Fault(func(c conntracktest.Call) error {
+			if c.Method == "Flows" {
+				if dumps++; dumps <= 2 {
+					return broken
+				}
+			}
+			return nil
+		})
+		var done []error
+		var deleted int
+		q := conntrack.NewQueue(conntrack.New(k, conntrack.Options{}), conntrack.QueueOptions{Done: func(p conntrack.Plan, err error, _ time.Duration) {
+			done = append(done, err)
+			deleted += p.Stale
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- q.Run(ctx) }()
+		synctest.Wait()
+		if len(done) > 0 {
+			t.Fatalf("work without a Put: %v", done)
+		}
+
+		q.Put(conntrack.Config{Frontends: []conntrack.Frontend{front("10.96.0.1:53"), front("10.96.0.2:53")}, ServiceCIDRs: prefixes("10.96.0.0/12")})
+		synctest.Wait()
+		if len(done) != 1 || !errors.Is(done[0], broken) {
+			t.Fatalf("done %v, want one failure", done)
+		}
+		// Meanwhile the second has got an endpoint, whose flow stays.
+		q.Put(conntrack.Config{Frontends: []conntrack.Frontend{front("10.96.0.2:53", "10.244.2.2:53")}})
+		time.Sleep(999 * time.Millisecond)
+		synctest.Wait()
+		if len(done) != 1 {
+			t.Fatalf("tried again within the second: %v", done)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if len(done) != 2 {
+			t.Fatalf("done %v after 1 s, want a second failure", done)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if len(done) != 3 || done[2] != nil || deleted != 2 {
+			t.Fatalf("done %v, deleted %d, want success after 2 s more, and 2", done, deleted)
+		}
+		if have := k.Dump(); strings.Count(have, "\n") != 1 || !strings.Contains(have, "10.96.0.2") {
+			t.Errorf("left:\n%s", have)
+		}
+
+		// ServiceCIDRs were for once: a flow that nobody knows is left alone now.
+		k.Track(udp("10.244.1.1:4", "10.96.0.98:53", "10.244.2.3:53"))
+		for range 3 {
+			q.Put(conntrack.Config{Frontends: []conntrack.Frontend{front("10.96.0.1:53")}})
+		}
+		synctest.Wait()
+		if len(done) > 5 || strings.Count(k.Dump(), "\n") != 2 {
+			t.Errorf("%d Applies; left:\n%s", len(done), k.Dump())
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run = %v", err)
+		}
+	})
+}

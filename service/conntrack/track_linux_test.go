@@ -1,0 +1,54 @@
+package conntrack
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// track makes the kernel of a namespace record flows as if packets had passed. Several in one system call.
+func track(t testing.TB, path string, flows ...Flow) {
+	t.Helper()
+	s, err := (&Conn{Netns: path}).open(unix.NETLINK_NETFILTER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	for len(flows) > 0 {
+		n := min(len(flows), 200)
+		s.out.buf = s.out.buf[:0]
+		for i, f := range flows[:n] {
+			flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
+			if i == n-1 {
+				flags |= unix.NLM_F_ACK
+			}
+			s.seq++
+			s.out.begin(msgNew, flags, s.seq)
+			s.out.netfilter(familyOf(f.Dst.Addr()))
+			s.out.tuple(ctaTupleOrig, f.Src, f.Dst)
+			s.out.tuple(ctaTupleReply, f.ReplySrc, f.ReplyDst)
+			const ctaTimeout = 7
+			s.out.attr(ctaTimeout, 0, 0, 2, 0) // 512 s
+			s.out.end()
+		}
+		if err := s.send(); err != nil {
+			t.Fatal(err)
+		}
+		for done := false; !done; {
+			in, err := s.receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for m := range messages(in) {
+				if errno := m.errno(); errno != 0 {
+					t.Fatalf("track %s: %v", flows[n-1-int(s.seq-m.seq)], errno)
+				}
+				done = done || m.seq == s.seq
+			}
+		}
+		flows = flows[n:]
+	}
+}
+
+// Track is track for the tests outside the package.
+var Track = track
