@@ -58,29 +58,21 @@ func targets(f *faults, node Node, endpoints []Slice, port Port, family Family) 
 		}
 	}
 	slices.SortFunc(all, func(a, b target) int {
-		return cmp.Or(a.addr.Compare(b.addr), terminating(a)-terminating(b), a.rank()-b.rank())
+		if c := a.addr.Compare(b.addr); c != 0 {
+			return c
+		}
+		return a.rank() - b.rank()
 	})
 	return slices.CompactFunc(all, func(a, b target) bool { return a.addr == b.addr })
 }
 
-func terminating(t target) int {
-	if t.Terminating {
-		return 1
-	}
-	return 0
-}
-
-// rank makes the choice among equal addresses independent of the order of slices: the better conditions first.
-func (t target) rank() int {
+// rank makes the choice among equal addresses independent of the order of slices: the one that does not terminate, then the one with the better conditions.
+func (t *target) rank() int {
 	r := 0
-	if t.NotReady {
-		r += 4
-	}
-	if t.NotServing {
-		r += 2
-	}
-	if !t.local {
-		r++
+	for weight, bad := range [...]bool{!t.local, t.NotServing, t.NotReady, t.Terminating} {
+		if bad {
+			r += 1 << weight
+		}
 	}
 	return r
 }

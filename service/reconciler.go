@@ -81,6 +81,7 @@ type Reconciler struct {
 	mu      sync.Mutex // guards what follows, never held over I/O
 	tracker *Tracker
 	foreign bool // somebody changed the kernel
+	newNode bool // the dataplane does not know the node yet
 	status  Status
 
 	syncing  sync.Mutex       // held by a sync; guards what follows
@@ -109,7 +110,13 @@ func New(d Dataplane, o Options) *Reconciler {
 }
 
 // SetNode replaces the node.
-func (r *Reconciler) SetNode(n Node) { r.change(func(t *Tracker) bool { return t.SetNode(n) }) }
+func (r *Reconciler) SetNode(n Node) {
+	r.change(func(t *Tracker) bool {
+		changed := t.SetNode(n)
+		r.newNode = r.newNode || changed
+		return changed
+	})
+}
 
 // SetService adds or replaces a Service. Its lists belong to the Reconciler afterwards.
 func (r *Reconciler) SetService(s Service) {
@@ -156,7 +163,7 @@ func (r *Reconciler) Pending() int {
 func (r *Reconciler) change(do func(*Tracker) bool) {
 	r.mu.Lock()
 	changed := do(r.tracker)
-	if changed && r.status.Pending.IsZero() && r.tracker.Dirty() > 0 {
+	if changed && r.status.Pending.IsZero() && (r.newNode || r.tracker.Dirty() > 0) {
 		r.status.Pending = time.Now()
 	}
 	r.mu.Unlock()
@@ -201,6 +208,8 @@ func (r *Reconciler) sync(ctx context.Context) (Report, error) {
 	}
 	r.mu.Lock()
 	planned, node := r.tracker.Take(), r.tracker.Node()
+	r.full = r.full || r.newNode
+	r.newNode = false
 	r.mu.Unlock()
 	full := r.full
 	d, report := r.delta(planned, node)
