@@ -1,0 +1,147 @@
+package flowtable
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/podnet/podnet/service"
+	"github.com/podnet/podnet/service/kube"
+	"github.com/podnet/podnet/service/servicetest"
+)
+
+// Options are the settings of Run. The zero Options run everything.
+type Options struct {
+	// Skip returns why a row cannot be asked of this dataplane, or "" if it can. It is told the name of the case. nil skips none.
+	Skip func(name string, f Flow) string
+
+	// Resync lets a second full sync, after Observe, follow each step: it must write nothing either. It costs a read of the kernel.
+	Resync bool
+}
+
+// Run runs all cases, each on a subject of its own, and compares the answer to each packet.
+func Run(t *testing.T, o Options, subject func(testing.TB) servicetest.Subject) {
+	t.Helper()
+	cases, err := Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) { c.run(t, o, subject(t)) })
+	}
+}
+
+func (c Case) run(t *testing.T, o Options, s servicetest.Subject) {
+	r := service.New(s, service.Options{})
+	objects := map[Object]func(){} // what undoes the last state of an object
+	for i, step := range c.Steps {
+		s.SetMachine(step.Machine)
+		r.SetNode(step.Machine.Node)
+		for _, d := range step.Delete {
+			undo, ok := objects[d]
+			if !ok {
+				t.Fatalf("step %q deletes %v, which is not there", step.Name, d)
+			}
+			undo()
+			delete(objects, d)
+		}
+		for _, text := range step.Objects {
+			object, undo, err := set(r, text)
+			if err != nil {
+				t.Fatalf("step %q: %v", step.Name, err)
+			}
+			objects[object] = undo
+		}
+		syncTwice(t, r, o)
+		for _, f := range step.Flows {
+			name := f.Name
+			if i > 0 {
+				name = step.Name + ": " + name
+			}
+			c.ask(t, o, s, name, f)
+		}
+	}
+	if err := s.Cleanup(t.Context()); err != nil {
+		t.Errorf("cleanup: %v", err)
+	}
+}
+
+func (c Case) ask(t *testing.T, o Options, s servicetest.Subject, name string, f Flow) {
+	t.Helper()
+	if o.Skip != nil && o.Skip(c.Name, f) != "" {
+		return
+	}
+	got, err := s.Lookup(f.Packet)
+	if err != nil {
+		t.Errorf("%s: %s: %v", name, f.Packet, err)
+	} else if got.String() != f.Want.String() {
+		t.Errorf("%s: %s\n got %s\nwant %s", name, f.Packet, got, f.Want)
+	}
+}
+
+// syncTwice syncs, and proves that a second sync has nothing to write.
+func syncTwice(t *testing.T, r *service.Reconciler, o Options) {
+	t.Helper()
+	for second := range 2 {
+		report, err := r.Sync(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, err := range report.Failed {
+			t.Errorf("%s failed: %v", n, err)
+		}
+		if second > 0 && report.Writes > 0 {
+			t.Errorf("the second sync wrote %d objects", report.Writes)
+		}
+		if o.Resync {
+			r.Resync()
+		}
+	}
+}
+
+// set gives an object to the Reconciler, as service/kube's Source does, and returns how it is taken back.
+func set(r *service.Reconciler, text []byte) (Object, func(), error) {
+	var meta struct {
+		Kind     string `json:"kind"`
+		Metadata struct {
+			Namespace string `json:"namespace"`
+			Name      string `json:"name"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(text, &meta); err != nil {
+		return Object{}, nil, err
+	}
+	o := Object{meta.Kind, meta.Metadata.Namespace, meta.Metadata.Name}
+	switch o.Kind {
+	case "Service":
+		in := &corev1.Service{}
+		if err := yaml.UnmarshalStrict(text, in); err != nil {
+			return o, nil, err
+		}
+		name := service.Name{Namespace: o.Namespace, Name: o.Name}
+		undo := func() { r.DeleteService(name) }
+		out, ok := kube.Service(in)
+		if !ok || in.Labels[kube.LabelProxyName] != "" {
+			undo()
+		} else {
+			r.SetService(out)
+		}
+		return o, undo, nil
+	case "EndpointSlice":
+		in := &discoveryv1.EndpointSlice{}
+		if err := yaml.UnmarshalStrict(text, in); err != nil {
+			return o, nil, err
+		}
+		of, out, ok := kube.EndpointSlice(in)
+		if !ok {
+			return o, func() {}, nil
+		}
+		r.SetSlice(of, o.Name, out)
+		return o, func() { r.DeleteSlice(of, o.Name) }, nil
+	}
+	return o, nil, fmt.Errorf("kind %q", o.Kind)
+}
