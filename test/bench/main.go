@@ -1,7 +1,7 @@
 // Bench measures podnet's binaries beside their peers in one run and prints a table. The machine may be slow and noisy: only the
 // ratios mean something. It needs root; everything happens in network namespaces of its own.
 //
-// Peers: containernetworking/plugins v1.9.1 (bridge and host-local), built here from its Go module; for whole sets of kernel objects,
+// Peers: containernetworking/plugins v1.9.1 (bridge and host-local) and kube-proxy v1.36.3, built here from their Go modules; for whole sets of kernel objects,
 // iproute2's ip -batch (in the Go benchmarks of the packages, which this program runs last).
 package main
 
@@ -31,6 +31,7 @@ type settings struct {
 	pods, rounds, nodes, changes int
 	only                         string
 	kube, goBench                bool
+	service                      serviceSettings
 }
 
 func main() {
@@ -42,7 +43,8 @@ func main() {
 	flag.IntVar(&s.changes, "changes", 100, "measured changes of one node of the cluster")
 	flag.BoolVar(&s.kube, "kube", true, "measure the agent on a real API server too, if test/kube/build was run")
 	flag.BoolVar(&s.goBench, "go", true, "run the packages' Go benchmarks too")
-	flag.StringVar(&s.only, "only", "", "measure only this: cni, agent, kube or go")
+	flag.StringVar(&s.only, "only", "", "measure only this: cni, agent, kube, service or go")
+	s.service.flags(flag.CommandLine)
 	flag.Parse()
 	if err := run(s); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -73,6 +75,7 @@ func run(s settings) (err error) {
 		{"cni", true, func() error { return b.cni(s.pods, s.rounds) }},
 		{"agent", true, func() error { return b.agent(s.nodes) }},
 		{"kube", s.kube, func() error { return b.kube(s.nodes, s.changes) }},
+		{"service", true, func() error { return b.service(s.service) }},
 	} {
 		if s.only == part.name || s.only == "" && part.enabled {
 			if err := part.run(); err != nil {

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// serviceSettings are the command line of the part about Services.
+type serviceSettings struct {
+	sizes       string
+	mode        string
+	kubeProxy   string        // binary; "" builds it
+	minSync     time.Duration // of both proxies
+	limit       time.Duration // for a first sync
+	changes     int
+	quiet       time.Duration
+	connections time.Duration // of each round of the data path; 0 leaves it out
+	contestants string
+	logs        string
+}
+
+func (s *serviceSettings) flags(f *flag.FlagSet) {
+	f.StringVar(&s.sizes, "service-sizes", "1000x10,5000x10,10000x5,50000x2,1x100000", "Services x endpoints, one run each")
+	f.StringVar(&s.mode, "service-mode", "nftables", "of the proxies: nftables or ipvs (needs a kernel that has it)")
+	f.StringVar(&s.kubeProxy, "kube-proxy", "", "binary of kube-proxy; default: built by test/kube/build -p")
+	f.DurationVar(&s.minSync, "service-min-sync", time.Millisecond, "minSyncPeriod of both proxies; the default of both is 1s")
+	f.DurationVar(&s.limit, "service-limit", 90*time.Second, "how long a first sync may take")
+	f.IntVar(&s.changes, "service-changes", 30, "measured changes of one endpoint, fewer when they take more than 25 s")
+	f.DurationVar(&s.quiet, "service-quiet", 30*time.Second, "how long the proxies are watched without changes; 0 leaves it out")
+	f.DurationVar(&s.connections, "service-connections", 12*time.Second, "how long connections are made through 10,000 Services, per way; 0 leaves it out")
+	f.StringVar(&s.contestants, "service-proxies", "podnet-proxy,kube-proxy", "the proxies to measure")
+	f.StringVar(&s.logs, "service-logs", "", "directory for the proxies' logs")
+}
+
+// measured is what was found of one proxy with one dataset.
+type measured struct {
+	started             bool
+	first, fromList     time.Duration // 0: not finished
+	firstCPU, changeCPU time.Duration
+	changes             sample
+	rss, high, child    float64 // MiB
+	quietCPU            float64 // of one CPU
+	limit               time.Duration
+}
+
+// service measures podnet-proxy beside kube-proxy: the first sync, one change, the quiet, memory, and connections through a Service.
+func (b *bench) service(s serviceSettings) error {
+	all, err := b.contestants(s)
+	if err != nil {
+		return err
+	}
+	sizes, err := parseSizes(s.sizes)
+	if err != nil {
+		return err
+	}
+	changes := map[string]map[int]time.Duration{} // of each proxy, by number of Services: the median
+	for _, d := range sizes {
+		fmt.Printf("service: %s, %s ...\n", d, s.mode)
+		found, err := b.serviceSize(newWorld(d), all, s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", d, err)
+		}
+		b.serviceRows(d, found, s)
+		for name, m := range found {
+			if len(m.changes) > 0 && d.services > 1 {
+				if changes[name] == nil {
+					changes[name] = map[int]time.Duration{}
+				}
+				changes[name][d.services] = m.changes.quantile(0.5)
+			}
+		}
+	}
+	b.flatRows(changes, s)
+	return nil
+}
+
+func parseSizes(list string) (sizes []dataset, err error) {
+	for one := range strings.SplitSeq(list, ",") {
+		var d dataset
+		if n, err := fmt.Sscanf(one, "%dx%d", &d.services, &d.endpoints); n != 2 || err != nil || d.services < 1 || d.endpoints < 1 {
+			return nil, fmt.Errorf("size %q: want such as 5000x10, Services x endpoints", one)
+		}
+		if d.services*d.endpoints > 900_000 {
+			return nil, fmt.Errorf("size %q: more endpoints than %s holds", one, endpointRange)
+		}
+		sizes = append(sizes, d)
+	}
+	return sizes, nil
+}
+
+// contestants returns the proxies, kube-proxy built if need be.
+func (b *bench) contestants(s serviceSettings) (all []contestant, err error) {
+	for name := range strings.SplitSeq(s.contestants, ",") {
+		c := contestant{name, filepath.Join(b.bin, name)}
+		if name == "kube-proxy" {
+			if c.binary, err = kubeProxy(s.kubeProxy); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := os.Stat(c.binary); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func kubeProxy(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	var out bytes.Buffer
+	build := exec.Command("../kube/build", "-p")
+	build.Stdout, build.Stderr = &out, os.Stderr
+	err := build.Run()
+	fmt.Print(out.String())
+	if err != nil {
+		return "", fmt.Errorf("build kube-proxy: %w", err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	last := lines[len(lines)-1] // it ends with the directory
+	return filepath.Join(last[strings.LastIndex(last, ": ")+2:], "kube-proxy"), nil
+}
+
+// serviceSize measures the proxies one after the other with one dataset, and then all at once in the quiet.
+func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (found map[string]*measured, err error) {
+	found = map[string]*measured{}
+	var runs []*proxyRun
+	defer func() {
+		for _, p := range runs {
+			err = errors.Join(err, p.end())
+			found[p.name].child = p.peak
+		}
+	}()
+	for _, c := range all {
+		p, err := b.startService(c, w, s)
+		if p != nil {
+			runs = append(runs, p)
+		}
+		found[c.name] = &measured{limit: s.limit}
+		if err == nil {
+			err = b.active(p, found[c.name], s)
+		}
+		if err != nil {
+			return found, fmt.Errorf("%s: %w; asked for in vain: %s; log: %s", c.name, err, p.api.missing(), tail(p.log.Bytes(), 2000))
+		}
+		if s.logs != "" {
+			_ = os.WriteFile(filepath.Join(s.logs, fmt.Sprintf("%s-%dx%d.log", c.name, w.dataset.services, w.endpoints)), p.log.Bytes(), 0o644)
+		}
+		if found[c.name].first == 0 {
+			if err := p.end(); err != nil { // it would go on trying
+				return found, err
+			}
+			continue
+		}
+		p.signal(syscall.SIGSTOP) // so that its timers do not disturb the next one
+	}
+	if err := idle(runs, found, s.quiet); err != nil {
+		return found, err
+	}
+	if s.connections > 0 && w.dataset.services == 10_000 {
+		return found, b.dataPath(runs, s)
+	}
+	return found, nil
+}
+
+// active measures the first sync and changes.
+func (b *bench) active(p *proxyRun, m *measured, s serviceSettings) error {
+	m.started = true
+	at, err := p.first(s.limit)
+	if errors.Is(err, errNotFinished) {
+		fmt.Printf("service: %s: %v\n", p.name, err)
+		_, m.high, err = memory(p.cmd.Process.Pid)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	m.first, m.firstCPU = at.Sub(p.begun), p.cpu()
+	if listed, ok := p.api.listed(); ok {
+		m.fromList = at.Sub(listed)
+	}
+	fmt.Printf("service: %s: first sync %v, %v after the list; CPU %v\n", p.name, m.first.Round(time.Millisecond), m.fromList.Round(time.Millisecond), m.firstCPU)
+	if err := p.settle(); err != nil {
+		return err
+	}
+	rng := rand.New(rand.NewPCG(1, 2)) // the same changes for all
+	before := p.cpu()
+	for n := range s.changes {
+		i, j := rng.IntN(p.world.dataset.services), rng.IntN(p.world.dataset.endpoints)
+		took, err := p.change(i, j, spare(n), s.limit)
+		if err != nil {
+			return err
+		}
+		m.changes.add(took)
+		time.Sleep(100*time.Millisecond + time.Duration(rng.Int64N(int64(100*time.Millisecond))))
+		if len(m.changes) >= 5 && sum(m.changes) > 25*time.Second {
+			break
+		}
+	}
+	if len(m.changes) > 0 {
+		m.changeCPU = (p.cpu() - before) / time.Duration(len(m.changes))
+		fmt.Printf("service: %s: %d changes, p50 %v, p90 %v; CPU %v each\n", p.name, len(m.changes), m.changes.quantile(0.5), m.changes.quantile(0.9), m.changeCPU)
+	}
+	m.rss, m.high, err = memory(p.cmd.Process.Pid)
+	return err
+}
+
+func sum(s sample) (total time.Duration) {
+	for _, d := range s {
+		total += d
+	}
+	return total
+}
+
+// settle waits until the proxy has been quiet for half a second, at most 20 s: what it does after its first sync is no part of a change.
+func (p *proxyRun) settle() error {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		before := p.cpu()
+		time.Sleep(500 * time.Millisecond)
+		if p.cpu()-before <= 10*time.Millisecond {
+			break
+		}
+	}
+	return p.alive()
+}
+
+// idle lets all proxies that have finished run without anything to do.
+func idle(runs []*proxyRun, found map[string]*measured, d time.Duration) error {
+	if d == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	before := map[string]time.Duration{}
+	for _, p := range runs {
+		if !p.ended {
+			p.signal(syscall.SIGCONT)
+			if err := p.settle(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range runs {
+		before[p.name] = p.cpu()
+	}
+	<-ctx.Done()
+	for _, p := range runs {
+		if p.ended {
+			continue
+		}
+		if err := p.alive(); err != nil {
+			return err
+		}
+		found[p.name].quietCPU = float64(p.cpu()-before[p.name]) / float64(d)
+		fmt.Printf("service: %s: %.2f %% of a CPU in the quiet\n", p.name, 100*found[p.name].quietCPU)
+	}
+	return nil
+}

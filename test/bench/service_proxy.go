@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/podnet/podnet/internal/netns"
+)
+
+// contestant is a service proxy that is measured.
+type contestant struct{ name, binary string }
+
+// proxyRun is one proxy on a node of its own, with an API server of its own that serves the same objects.
+type proxyRun struct {
+	contestant
+	*serviceHost
+	world *world
+	api   *apiServer
+	cmd   *exec.Cmd
+	log   bytes.Buffer
+	mode  string
+	gen   *generations // nil in modes without nftables
+	begun time.Time
+	ended bool
+	peak  float64 // MiB, of its largest child; known when it has ended
+}
+
+const proxyConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clientConnection:
+  kubeconfig: %[1]s
+hostnameOverride: ` + serviceNode + `
+mode: %[2]s
+detectLocalMode: ClusterCIDR
+clusterCIDR: ` + clusterCIDR + `
+bindAddress: 0.0.0.0
+healthzBindAddress: 127.0.0.1:10256
+metricsBindAddress: 127.0.0.1:10249
+enableProfiling: true
+conntrack:
+  maxPerCore: 0
+  min: 0
+  tcpEstablishedTimeout: 0s
+  tcpCloseWaitTimeout: 0s
+%[2]s:
+  minSyncPeriod: %[3]s
+`
+
+const proxyKubeconfig = `apiVersion: v1
+kind: Config
+clusters: [{name: bench, cluster: {server: "http://%s"}}]
+contexts: [{name: bench, context: {cluster: bench, user: bench}}]
+current-context: bench
+users: [{name: bench, user: {}}]
+`
+
+// startService makes a node and starts a proxy on it.
+func (b *bench) startService(c contestant, w *world, s serviceSettings) (p *proxyRun, err error) {
+	p = &proxyRun{contestant: c, world: w, mode: s.mode}
+	if p.serviceHost, err = b.serviceHost(); err != nil {
+		return nil, err
+	}
+	var l net.Listener
+	if l, err = listen(p.host, "127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	p.api = serveAPI(w, l)
+	if s.mode == "nftables" {
+		if p.gen, err = openGenerations(p.host); err != nil {
+			return nil, err
+		}
+	}
+	dir := filepath.Join(b.dir, fmt.Sprintf("%s-%d", c.name, b.fresh))
+	config, kubeconfig := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "kubeconfig")
+	if err := errors.Join(os.MkdirAll(dir, 0o700),
+		os.WriteFile(kubeconfig, fmt.Appendf(nil, proxyKubeconfig, l.Addr()), 0o600),
+		os.WriteFile(config, fmt.Appendf(nil, proxyConfig, kubeconfig, s.mode, s.minSync), 0o600)); err != nil {
+		return nil, err
+	}
+	p.cmd = exec.Command(c.binary, "--config", config)
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // kube-proxy's nft is in the group too
+	p.begun = time.Now()
+	return p, netns.Do(p.host, p.cmd.Start)
+}
+
+// signal reaches the proxy and its children.
+func (p *proxyRun) signal(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, s) }
+
+// end kills the proxy. Safe to call twice.
+func (p *proxyRun) end() error {
+	if p.ended {
+		return nil
+	}
+	p.ended = true
+	var errs []error
+	if p.cmd != nil && p.cmd.Process != nil {
+		p.signal(syscall.SIGKILL)
+		_ = p.cmd.Wait()
+		if u, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			p.peak = float64(u.Maxrss) / 1024
+		}
+	}
+	if p.api != nil {
+		errs = append(errs, p.api.close())
+	}
+	if p.gen != nil {
+		p.gen.close()
+	}
+	if p.stop != nil {
+		p.stop()
+	}
+	for _, path := range []string{p.client, p.pods, p.host} {
+		errs = append(errs, netns.Delete(netns.Name(path)))
+	}
+	return errors.Join(errs...)
+}
+
+// alive returns an error with the end of the log when the proxy has ended by itself.
+func (p *proxyRun) alive() error {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if _, rest, ok := bytes.Cut(stat, []byte(") ")); err == nil && ok && rest[0] != 'Z' {
+		return nil
+	}
+	return fmt.Errorf("%s has ended; its log: %s", p.name, tail(p.log.Bytes(), 3000))
+}
+
+// cpu is what the proxy has used, with the children that have ended.
+func (p *proxyRun) cpu() time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(stat, []byte(") "))
+	fields := strings.Fields(string(rest))
+	if len(fields) < 15 {
+		return 0
+	}
+	var total int64
+	for _, f := range fields[11:15] { // utime, stime, cutime, cstime
+		var ticks int64
+		fmt.Sscan(f, &ticks)
+		total += ticks
+	}
+	return time.Duration(total) * 10 * time.Millisecond // USER_HZ is 100 on every Linux that Go runs on
+}
+
+// first waits until Services are in effect: the last one, and then a sample of all. It returns when that was.
+func (p *proxyRun) first(limit time.Duration) (at time.Time, err error) {
+	err = netns.Do(p.client, func() error {
+		deadline := p.begun.Add(limit)
+		last := p.world.clusterIP(p.world.dataset.services - 1)
+		for {
+			if _, _, err := ask(last, servicePort, 10*time.Millisecond); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				return errNotFinished
+			}
+			if err := p.alive(); err != nil {
+				return err
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		at = time.Now()
+		missed, err := p.sample(deadline)
+		if missed > 0 {
+			at = time.Now()
+		}
+		return err
+	})
+	return at, err
+}
+
+var errNotFinished = errors.New("not finished in time")
+
+// sample asks up to 200 Services until each has answered with an endpoint of its own, and returns how many did not at once.
+func (p *proxyRun) sample(deadline time.Time) (missed int, err error) {
+	n := p.world.dataset.services
+	for k := range min(n, 200) {
+		i := k * n / min(n, 200)
+		for try := 0; ; try++ {
+			from, _, err := ask(p.world.clusterIP(i), servicePort, 100*time.Millisecond)
+			if err == nil && !p.belongs(i, from) {
+				return missed, fmt.Errorf("%s: Service %d was answered by %v", p.name, i, from)
+			}
+			if err == nil {
+				break
+			}
+			if try == 0 {
+				missed++
+			}
+			if time.Now().After(deadline) {
+				return missed, fmt.Errorf("%s: %w: the last Service answers, number %d does not: %w", p.name, errNotFinished, i, err)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	return missed, nil
+}
+
+// belongs reports whether an address is one of the endpoints that Service i has at first.
+func (p *proxyRun) belongs(i int, a netip.Addr) bool {
+	for j := range p.world.dataset.endpoints {
+		if p.world.endpoint(i, j) == a {
+			return true
+		}
+	}
+	return false
+}
+
+// change replaces one endpoint of a Service by another one, and returns how long it took until the kernel held that: in nftables, until the ruleset's generation changed, after which
+// connections show that it was this change; else until a connection reaches the new endpoint.
+func (p *proxyRun) change(i, j int, to netip.Addr, limit time.Duration) (took time.Duration, err error) {
+	slice := p.world.slice(i, j/perSlice)
+	slice.Endpoints[j%perSlice].Addresses[0] = to.String()
+	slice.Generation++
+	var generation uint32
+	if p.gen != nil {
+		if generation, err = p.gen.get(); err != nil {
+			return 0, err
+		}
+	}
+	err = netns.Do(p.client, func() error {
+		start := p.api.modify(slicesPath, slice)
+		deadline := start.Add(limit)
+		for {
+			at := time.Now()
+			if p.gen != nil {
+				if generation, at, err = p.gen.next(generation, deadline); err != nil {
+					return err
+				}
+			}
+			seen, err := p.reaches(i, to)
+			if err != nil {
+				return err
+			}
+			if seen {
+				took = at.Sub(start)
+				return nil
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("change of Service %d: %w", i, errNotFinished)
+			}
+			if err := p.alive(); err != nil {
+				return err
+			}
+		}
+	})
+	return took, err
+}
+
+// reaches reports whether connections to a Service get to an endpoint. With random choice among 10, 120 connections miss it once in 300,000 times. Of more than 100 endpoints it
+// asks none in particular: then the generation must do.
+func (p *proxyRun) reaches(i int, endpoint netip.Addr) (bool, error) {
+	n := p.world.dataset.endpoints
+	many := n > 100
+	tries := 12 * n
+	if p.gen == nil {
+		tries = 2 * n // round robin
+	}
+	if many {
+		tries = 1
+	}
+	var last error
+	for range tries {
+		from, _, err := ask(p.world.clusterIP(i), servicePort, time.Second)
+		if err == nil && (many || from == endpoint) {
+			return true, nil
+		}
+		if err != nil {
+			last = err
+		}
+	}
+	if last != nil {
+		return false, fmt.Errorf("%s: Service %d: %w", p.name, i, last)
+	}
+	return false, nil
+}
