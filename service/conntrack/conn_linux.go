@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	receiveSize = 64 << 10 // the kernel fills up to 32 KiB of it per part of a dump (net/netlink/af_netlink.c, 6.18)
+	dumpSize   = 64 << 10 // the kernel fills up to 32 KiB of it per part of a dump (net/netlink/af_netlink.c, 6.18)
+	answerSize = 4 << 10
 	// answerTimeout only bounds the wait for an answer that the kernel dropped.
 	answerTimeout = 10 * time.Second
 	dumpTries     = 30
@@ -23,7 +24,7 @@ const (
 
 // Flows dumps the table. If the kernel does not filter, which takes Linux 5.8, it is done here.
 func (c *Conn) Flows(ctx context.Context, f Filter, visit func(*Flow) error) error {
-	s, err := c.open(unix.NETLINK_NETFILTER)
+	s, err := c.open(unix.NETLINK_NETFILTER, dumpSize)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func (c *Conn) Delete(ctx context.Context, flows []Flow) (int, error) {
 	if len(flows) == 0 {
 		return 0, ctx.Err()
 	}
-	s, err := c.open(unix.NETLINK_NETFILTER)
+	s, err := c.open(unix.NETLINK_NETFILTER, answerSize)
 	if err != nil {
 		return 0, err
 	}
@@ -87,7 +88,7 @@ func (c *Conn) Delete(ctx context.Context, flows []Flow) (int, error) {
 }
 
 func (s *socket) delete(flows []Flow) (int, error) {
-	s.out.buf = s.out.buf[:0]
+	s.out.buf = make([]byte, 0, len(flows)*128) // 124 bytes are one of IPv6
 	first := s.seq + 1
 	for i := range flows {
 		s.seq++
@@ -134,7 +135,7 @@ func (s *socket) delete(flows []Flow) (int, error) {
 // Local reads the routing table "local", which is what nftables' fib and iptables' addrtype go by. Local routes that a daemon of its own routing protocol number set, such as the
 // virtual addresses of an IPVS dataplane, are none of the host's addresses.
 func (c *Conn) Local(ctx context.Context) ([]netip.Prefix, error) {
-	s, err := c.open(unix.NETLINK_ROUTE)
+	s, err := c.open(unix.NETLINK_ROUTE, dumpSize)
 	if err != nil {
 		return nil, err
 	}
@@ -185,13 +186,13 @@ func decodeLocal(m message, f Family) (netip.Prefix, bool) {
 }
 
 // open opens a socket in the namespace.
-func (c *Conn) open(protocol int) (*socket, error) {
+func (c *Conn) open(protocol, buffer int) (*socket, error) {
 	if c.Netns == "" {
-		return openSocket(protocol)
+		return openSocket(protocol, buffer)
 	}
 	var s *socket
 	err := netns.Do(c.Netns, func() (err error) {
-		s, err = openSocket(protocol)
+		s, err = openSocket(protocol, buffer)
 		return err
 	})
 	return s, err

@@ -18,7 +18,8 @@ type socket struct {
 	out encoder
 }
 
-func openSocket(protocol int) (*socket, error) {
+// openSocket opens a socket with a buffer of so many bytes for one datagram.
+func openSocket(protocol, buffer int) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, fmt.Errorf("open netlink: %w: the kernel has no netfilter netlink: load the module nfnetlink (CONFIG_NETFILTER_NETLINK)", err)
@@ -35,7 +36,7 @@ func openSocket(protocol int) (*socket, error) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	// Rtnetlink filters routes only for those who ask strictly (4.20).
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	return &socket{fd: fd, in: make([]byte, receiveSize)}, nil
+	return &socket{fd: fd, in: make([]byte, buffer)}, nil
 }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }

@@ -1,15 +1,18 @@
 package conntrack
 
 import (
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/rtnl/rtnltest"
 )
 
 // track makes the kernel of a namespace record flows as if packets had passed. Several in one system call.
 func track(t testing.TB, path string, flows ...Flow) {
 	t.Helper()
-	s, err := (&Conn{Netns: path}).open(unix.NETLINK_NETFILTER)
+	s, err := (&Conn{Netns: path}).open(unix.NETLINK_NETFILTER, answerSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,3 +55,26 @@ func track(t testing.TB, path string, flows ...Flow) {
 
 // Track is track for the tests outside the package.
 var Track = track
+
+// TestUnfiltered: a kernel before 5.8 sends flows of all protocols, addresses and ports.
+func TestUnfiltered(t *testing.T) {
+	ns := rtnltest.NewNetns(t)
+	for _, f := range []Flow{flowOf("10.0.0.1:1", "10.96.0.10:53", "10.0.0.2:53"), flowOf("10.0.0.1:1", "10.96.0.10:54", "10.0.0.2:53"), flowOf("[fd00::1]:1", "[fd00::2]:53", "[fd00::3]:53")} {
+		track(t, ns.Path(), f)
+	}
+	s, err := (&Conn{Netns: ns.Path()}).open(unix.NETLINK_NETFILTER, dumpSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	for _, filtered := range []bool{false, true} {
+		n := 0
+		err := s.flows(t.Context(), Filter{Family: IPv4, Dst: netip.MustParseAddr("10.96.0.10"), Port: 53}, filtered, func(*Flow) error {
+			n++
+			return nil
+		})
+		if err != nil || n != 1 {
+			t.Errorf("filtered %t: %d flows, %v", filtered, n, err)
+		}
+	}
+}
