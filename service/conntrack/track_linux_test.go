@@ -59,7 +59,7 @@ var Track = track
 // TestUnfiltered: a kernel before 5.8 sends flows of all protocols, addresses and ports.
 func TestUnfiltered(t *testing.T) {
 	ns := rtnltest.NewNetns(t)
-	for _, f := range []Flow{flowOf("10.0.0.1:1", "10.96.0.10:53", "10.0.0.2:53"), flowOf("10.0.0.1:1", "10.96.0.10:54", "10.0.0.2:53"), flowOf("[fd00::1]:1", "[fd00::2]:53", "[fd00::3]:53")} {
+	for _, f := range []Flow{flowOf("10.0.0.1:1", "10.96.0.10:53", "10.0.0.2:53"), flowOf("10.0.0.1:1", "10.96.0.10:54", "10.0.0.2:54"), flowOf("[fd00::1]:1", "[fd00::2]:53", "[fd00::3]:53")} {
 		track(t, ns.Path(), f)
 	}
 	s, err := (&Conn{Netns: ns.Path()}).open(unix.NETLINK_NETFILTER, dumpSize)
