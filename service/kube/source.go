@@ -216,12 +216,12 @@ func (s *Source) setSlice(object any) (id identity, ok bool) {
 	if _, headless := in.Labels[corev1.IsHeadlessService]; headless {
 		return identity{}, false
 	}
-	s.sink.SetSlice(of, in.Name, out)
-	if at := in.Annotations[corev1.EndpointsLastChangeTriggerTime]; at != "" && s.o.Changed != nil {
+	if at := in.Annotations[corev1.EndpointsLastChangeTriggerTime]; at != "" && s.o.Changed != nil { // before the sync that it leads to
 		if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
 			s.o.Changed(of, t)
 		}
 	}
+	s.sink.SetSlice(of, in.Name, out)
 	return identity{of: of}, true
 }
 
