@@ -131,6 +131,11 @@ func (s *Source) letGo(ctx context.Context) {
 		case now := <-tick.C:
 			s.services.letGo(now)
 			s.slices.letGo(now)
+			select {
+			case <-s.synced:
+			default:
+				s.listed() // Options.Node may be content by now with what it had before
+			}
 		}
 	}
 }
