@@ -20,8 +20,8 @@ import (
 
 const agentListen = "127.0.0.1:10256" // the same on every node: each has a loopback of its own
 
-// agent is one running podnet-agent process.
-type agent struct {
+// process is a running podnet-agent or podnet-proxy.
+type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 	log    string
@@ -72,17 +72,12 @@ func (s *spawner) start(path string, cmd *exec.Cmd) error {
 
 // startAgent starts podnet-agent on a node, as a DaemonSet or a systemd unit would.
 func (l *lab) startAgent(n *node) error {
-	logPath := n.path("agent.log")
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	source := []string{"--nodes", l.path("nodes")}
 	if l.kubernetes {
 		source = []string{"--kubeconfig", n.path("kubeconfig")}
 	}
-	cmd := exec.Command(filepath.Join(l.bin, "podnet-agent"), append(source,
+	var err error
+	n.agent, err = l.startOn(n, "podnet-agent", n.path("agent.log"), append(source,
 		"--node-name", n.name,
 		"--net-conf", l.path("net-conf.json"),
 		"--subnet-file", n.path("subnet.env"),
@@ -90,28 +85,38 @@ func (l *lab) startAgent(n *node) error {
 		"--cni-data-dir", n.path("cni"),
 		"--state-dir", n.path("agent"),
 		"--listen", agentListen,
-	)...)
+	))
+	return err
+}
+
+// startOn starts one of our binaries on a node; what it prints goes to the end of a log file.
+func (l *lab) startOn(n *node, binary, logPath string, args []string) (*process, error) {
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(l.bin, binary), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := l.spawner.start(n.netns, cmd); err != nil {
-		return fmt.Errorf("start podnet-agent on %s: %w", n.name, err)
+		return nil, fmt.Errorf("start %s on %s: %w", binary, n.name, err)
 	}
-	a := &agent{cmd: cmd, exited: make(chan struct{}), log: logPath}
+	p := &process{cmd: cmd, exited: make(chan struct{}), log: logPath}
 	go func() {
-		defer close(a.exited)
+		defer close(p.exited)
 		_ = cmd.Wait() // the exit status is of no use: a lab kills its agents
 	}()
-	n.agent = a
-	return nil
+	return p, nil
 }
 
 // stop sends sig and waits until the process is gone.
-func (a *agent) stop(sig syscall.Signal) {
-	_ = a.cmd.Process.Signal(sig)
+func (p *process) stop(sig syscall.Signal) {
+	_ = p.cmd.Process.Signal(sig)
 	select {
-	case <-a.exited:
+	case <-p.exited:
 	case <-time.After(5 * time.Second):
-		_ = a.cmd.Process.Kill()
-		<-a.exited
+		_ = p.cmd.Process.Kill()
+		<-p.exited
 	}
 }
 
@@ -119,27 +124,16 @@ func (a *agent) stop(sig syscall.Signal) {
 func (l *lab) waitReady(ctx context.Context, n *node) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return dialFrom(n.netns, network, address)
-		},
-	}}
 	last := "no answer yet"
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+agentListen+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		if resp, err := client.Do(req); err != nil {
+		status, body, err := httpGet(ctx, n.netns, "http://"+agentListen+"/readyz")
+		switch {
+		case err != nil:
 			last = err.Error()
-		} else {
-			body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-			last = strings.TrimSpace(string(body))
+		case status == http.StatusOK:
+			return nil
+		default:
+			last = body
 		}
 		select {
 		case <-n.agent.exited:
@@ -149,6 +143,27 @@ func (l *lab) waitReady(ctx context.Context, n *node) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// httpGet asks a server from inside a namespace.
+func httpGet(ctx context.Context, path, url string) (status int, body string, err error) {
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
+			return dialFrom(path, network, address)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	return resp.StatusCode, strings.TrimSpace(string(data)), err
 }
 
 // tail returns the end of a log file for an error message.

@@ -13,7 +13,7 @@ import (
 
 // build makes the namespaces and joins them: one bridge per segment in the lan namespace, one veth per port.
 func (t *topology) build(ctx context.Context) error {
-	machines := []*machine{&t.router, &t.outside}
+	machines := []*machine{&t.router, &t.outside, &t.balancer}
 	segments := []segment{segmentA, segmentB, internet}
 	if t.kubernetes {
 		machines, segments = append(machines, &t.control), append(segments, controls)

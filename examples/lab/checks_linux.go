@@ -37,11 +37,11 @@ func (t *topology) podPairs(want func(a, b *node) bool) []pair {
 	return ps
 }
 
-func thin(ps []pair) []pair {
+func thin[T any](ps []T) []T {
 	if len(ps) <= mostPairs {
 		return ps
 	}
-	out := make([]pair, mostPairs)
+	out := make([]T, mostPairs)
 	for i := range out {
 		out[i] = ps[i*len(ps)/mostPairs]
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"syscall"
 	"time"
@@ -50,27 +51,39 @@ func (l *lab) heals(ctx context.Context) {
 		l.report.skip("VTEP deleted, routes flushed", "needs two nodes")
 	} else {
 		if l.backend == "vxlan" {
-			l.heal(ctx, "VTEP deleted", a, b, func(v6 bool) error { return deleteVTEP(ctx, a.node.netns, v6) })
+			l.heal(ctx, "VTEP deleted", podFlow(a, b), func(v6 bool) error { return deleteVTEP(ctx, a.node.netns, v6) })
 		} else {
 			l.report.skip("VTEP deleted, healed", "host-gw has no VTEP")
 		}
-		l.heal(ctx, "routes flushed", a, b, func(v6 bool) error { return flushRoutes(ctx, a.node.netns, v6) })
+		l.heal(ctx, "routes flushed", podFlow(a, b), func(v6 bool) error { return flushRoutes(ctx, a.node.netns, v6) })
 	}
 	p := l.nodes[0].pods[0]
-	l.heal(ctx, "nft flushed", p, nil, func(bool) error { return runIn(p.node.netns, "nft", "flush", "ruleset") })
+	out := flowPath{from: p.netns, to: func(v6 bool) netip.AddrPort { return netip.AddrPortFrom(l.outside.addr(v6), whoamiPort) }, fresh: true}
+	l.heal(ctx, "nft flushed", out, func(bool) error { return runIn(p.node.netns, "nft", "flush", "ruleset") })
 }
 
-// heal runs one fault under traffic from pod a to pod b, or to the outside host if b is nil.
-func (l *lab) heal(ctx context.Context, name string, a, b *pod, fault func(ipv6 bool) error) {
+// flowPath is where a flow goes.
+type flowPath struct {
+	from  string
+	to    func(ipv6 bool) netip.AddrPort
+	fresh bool // every datagram is a new connection
+}
+
+func podFlow(a, b *pod) flowPath {
+	return flowPath{from: a.netns, to: func(v6 bool) netip.AddrPort { return netip.AddrPortFrom(b.addr(v6), whoamiPort) }}
+}
+
+// heal runs one fault under traffic.
+func (l *lab) heal(ctx context.Context, name string, path flowPath, fault func(ipv6 bool) error) {
 	for _, v6 := range l.families() {
 		if ctx.Err() != nil {
 			return
 		}
-		to, fresh, interval := l.outside.addr(v6), true, 5*time.Millisecond
-		if b != nil {
-			to, fresh, interval = b.addr(v6), false, time.Millisecond
+		interval := time.Millisecond
+		if path.fresh {
+			interval = 5 * time.Millisecond
 		}
-		f, err := startFlow(a.netns, to, interval, fresh)
+		f, err := startFlowTo(path.from, path.to(v6), interval, path.fresh)
 		if err != nil {
 			l.report.add(row{Name: name + ", healed", Family: familyName(v6), Cells: []cell{result("healed", err)}})
 			continue

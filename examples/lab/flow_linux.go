@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,19 +24,25 @@ type flow struct {
 	mu   sync.Mutex
 	sent []time.Time
 	back []bool
+	by   map[string]int // the first word of the answers
 }
 
 // startFlow sends one datagram per interval from one namespace to the server at to.
 // With fresh set, every datagram comes from a new socket: a new connection for conntrack and NAT.
 func startFlow(from string, to netip.Addr, interval time.Duration, fresh bool) (*flow, error) {
-	f := &flow{interval: interval, stop: make(chan struct{}), before: machineNoise()}
-	send := func() (net.Conn, error) { return dialFrom(from, "udp", hostPort(to, whoamiPort)) }
+	return startFlowTo(from, netip.AddrPortFrom(to, whoamiPort), interval, fresh)
+}
+
+// startFlowTo is startFlow to any server that sends datagrams back behind a word and a blank.
+func startFlowTo(from string, to netip.AddrPort, interval time.Duration, fresh bool) (*flow, error) {
+	f := &flow{interval: interval, stop: make(chan struct{}), before: machineNoise(), by: map[string]int{}}
+	send := func() (net.Conn, error) { return dialFrom(from, "udp", to.String()) }
 	if fresh {
 		f.done.Go(func() {
 			// All sockets of this loop are opened by the one thread inside the namespace.
 			_ = netns.Do(from, func() error {
 				f.run(func(message []byte) {
-					c, err := net.Dial("udp", hostPort(to, whoamiPort))
+					c, err := net.Dial("udp", to.String())
 					if err != nil {
 						return // no route: the datagram counts as lost
 					}
@@ -109,6 +116,8 @@ func (f *flow) receive(c net.Conn, most int) {
 		f.mu.Lock()
 		if seq < uint64(len(f.back)) {
 			f.back[seq] = true
+			word, _, _ := bytes.Cut(buf[:n-8], []byte(" "))
+			f.by[string(word)]++
 		}
 		f.mu.Unlock()
 	}

@@ -27,6 +27,11 @@ type lab struct {
 	lock         *os.File // says that this run lives, for as long as it is open
 	stopServers  []func()
 	conflistSeen json.RawMessage
+
+	services labServices
+	front    *balancer
+	resolved tally          // who answered for the name service
+	answered map[string]int // who answered for web, under load
 }
 
 func main() {
@@ -89,11 +94,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.pods, "pods", 2, "number of pods on each node")
 	fs.StringVar(&o.backend, "backend", "vxlan", "vxlan (with direct routing) or host-gw")
 	fs.StringVar(&o.family, "family", "dual", "dual, ipv4 or ipv6")
+	fs.StringVar(&o.proxy, "proxy", "nftables", "mode of podnet-proxy: nftables, ipvs (needs a kernel with IPVS) or iptables; none: without Services")
 	fs.BoolVar(&o.kubernetes, "kubernetes", false, "with a real Kubernetes control plane, which test/kube/build builds; the agents find each other through its Nodes")
 	fs.StringVar(&o.deploy, "deploy", filepath.Join(filepath.Dir(self), "..", "deploy"), "directory of the manifests, for --kubernetes")
 	fs.BoolVar(&o.keep, "keep", false, "leave the network standing until Ctrl-C, to look around in it")
 	fs.BoolVar(&o.json, "json", false, "print the results as JSON; progress goes to standard error")
-	fs.StringVar(&o.bin, "bin", filepath.Dir(self), "directory of podnet-agent and podnet-cni")
+	fs.StringVar(&o.bin, "bin", filepath.Dir(self), "directory of podnet-agent, podnet-cni and podnet-proxy")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -120,7 +126,16 @@ func preflight(o options) error {
 			errs = append(errs, fmt.Errorf("--deploy: needs podnet's manifests: %w", err))
 		}
 	}
-	for _, binary := range []string{"podnet-agent", "podnet-cni"} {
+	binaries := []string{"podnet-agent", "podnet-cni"}
+	if o.proxy != "none" {
+		binaries = append(binaries, "podnet-proxy")
+	}
+	if o.proxy == "ipvs" {
+		if _, err := os.Stat("/proc/net/ip_vs"); err != nil {
+			errs = append(errs, errors.New("--proxy ipvs: this kernel has no IPVS (module ip_vs, CONFIG_IP_VS); make lab-ipvs runs the lab in a guest that has it"))
+		}
+	}
+	for _, binary := range binaries {
 		if _, err := os.Stat(filepath.Join(o.bin, binary)); err != nil {
 			errs = append(errs, fmt.Errorf("needs %s in %s: make build makes it", binary, o.bin))
 		}
@@ -176,7 +191,7 @@ func (l *lab) run(ctx context.Context) error {
 		{"pods as the runtime sees them", func() { l.checkPods(ctx) }},
 		{"restarts", func() { l.restarts(ctx) }},
 		{"faults", func() { l.heals(ctx) }},
-	}, l.clusterSteps(ctx)...) {
+	}, append(l.serviceSteps(ctx), l.clusterSteps(ctx)...)...) {
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}
@@ -191,6 +206,7 @@ func (l *lab) run(ctx context.Context) error {
 		<-ctx.Done()
 	}
 	l.report.progress("end")
+	l.endProxies()
 	l.detachAll(context.WithoutCancel(ctx))
 	return nil
 }
@@ -232,7 +248,10 @@ func (l *lab) up(ctx context.Context) error {
 	if l.conflistSeen, err = l.nodes[0].conflist(); err != nil {
 		return err
 	}
-	return l.startServers()
+	if err := l.startServers(); err != nil {
+		return err
+	}
+	return l.startServices(ctx)
 }
 
 func (l *lab) startServers() error {
@@ -272,9 +291,14 @@ func (l *lab) end() error {
 	for _, stop := range l.stopServers {
 		stop()
 	}
+	for _, p := range l.pods() {
+		_ = p.server.stop() // its clients are gone
+	}
 	for _, n := range l.nodes {
-		if n.agent != nil {
-			n.agent.stop(syscall.SIGTERM)
+		for _, p := range []*process{n.agent, n.proxy} {
+			if p != nil {
+				p.stop(syscall.SIGTERM)
+			}
 		}
 	}
 	if l.cluster != nil {

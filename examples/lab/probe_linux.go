@@ -21,8 +21,12 @@ const probeTimeout = 2 * time.Second
 
 // dialFrom dials from inside a namespace; the connection works from anywhere.
 func dialFrom(path, network, address string) (conn net.Conn, err error) {
+	return dialWithin(probeTimeout, path, network, address)
+}
+
+func dialWithin(limit time.Duration, path, network, address string) (conn net.Conn, err error) {
 	err = netns.Do(path, func() error {
-		conn, err = net.DialTimeout(network, address, probeTimeout)
+		conn, err = net.DialTimeout(network, address, limit)
 		return err
 	})
 	return conn, err

@@ -63,6 +63,9 @@ func (r *report) skip(name, why string) {
 	fmt.Fprintf(r.out, "  %-46s       not in this lab: %s\n", name, why)
 }
 
+// chart prints a picture between the rows.
+func (r *report) chart(picture string) { fmt.Fprintln(r.out, picture) }
+
 func (r *report) count() (passed, failed int) {
 	for _, x := range r.rows {
 		for _, c := range x.Cells {
@@ -123,6 +126,9 @@ func (l *lab) json(w io.Writer, runErr error) error {
 func (t *topology) picture() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n  outside       %s\n", join(t.outside.ports[0].addrs))
+	if t.proxy != "none" {
+		fmt.Fprintf(&b, "  balancer      %s\n", join(t.balancer.ports[0].addrs))
+	}
 	fmt.Fprintf(&b, "     |\n")
 	fmt.Fprintf(&b, "  router        %s\n", join(t.router.ports[2].addrs))
 	if t.kubernetes {

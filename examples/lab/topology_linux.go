@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/podnet/podnet/internal/netns"
@@ -16,12 +18,15 @@ type options struct {
 	nodes, pods int
 	backend     string // vxlan or host-gw
 	family      string // dual, ipv4 or ipv6
+	proxy       string // nftables, ipvs, iptables; none is without Services
 	keep, json  bool
 	bin         string
 
 	kubernetes bool
 	deploy     string // directory of the manifests
 }
+
+var proxyModes = []string{"nftables", "ipvs", "iptables", "none"}
 
 func (o options) validate() error {
 	switch {
@@ -33,6 +38,8 @@ func (o options) validate() error {
 		return fmt.Errorf("--backend %q: allowed are vxlan and host-gw", o.backend)
 	case o.family != "dual" && o.family != "ipv4" && o.family != "ipv6":
 		return fmt.Errorf("--family %q: allowed are dual, ipv4 and ipv6", o.family)
+	case !slices.Contains(proxyModes, o.proxy):
+		return fmt.Errorf("--proxy %q: allowed are %s", o.proxy, strings.Join(proxyModes, ", "))
 	}
 	return nil
 }
@@ -95,7 +102,8 @@ type node struct {
 	dir      string // the node's files: subnet.env, conflist, leases, agent state
 	podCIDRs []netip.Prefix
 	pods     []*pod
-	agent    *agent
+	agent    *process
+	proxy    *process
 
 	registered time.Time // when its Node was made; with --kubernetes
 }
@@ -106,6 +114,8 @@ type pod struct {
 	netns string
 	addrs []netip.Prefix
 	mtu   int
+
+	server *podServer // while it is an endpoint
 }
 
 func (p *pod) addr(ipv6 bool) netip.Addr { return find(p.addrs, ipv6) }
@@ -127,8 +137,10 @@ type topology struct {
 	lan     string // netns path of the switches
 	router  machine
 	outside machine
-	control machine // with --kubernetes
-	nodes   []*node
+
+	balancer machine // in front of the cluster
+	control  machine // with --kubernetes
+	nodes    []*node
 }
 
 // families lists the families in use: false is IPv4, true is IPv6.
@@ -150,6 +162,7 @@ func newTopology(o options, id, dir string) (*topology, error) {
 		t.router.ports = append(t.router.ports, t.port("eth"+strconv.Itoa(i), s, 1))
 	}
 	t.outside = machine{name: "outside", netns: netns.Path(id + "-outside"), ports: []port{t.port("eth0", internet, 10)}}
+	t.balancer = machine{name: "balancer", netns: netns.Path(id + "-balancer"), ports: []port{t.port("eth0", internet, 20)}}
 
 	if o.kubernetes {
 		t.router.ports = append(t.router.ports, t.port("eth3", controls, 1))

@@ -1,0 +1,353 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// load sends HTTP requests from several places at the same time, each over a connection of its own.
+type load struct {
+	stop     chan struct{}
+	done     sync.WaitGroup
+	answered tally
+
+	mu      sync.Mutex
+	sent    int
+	failed  []error
+	slowest time.Duration
+}
+
+// loadPause is the time between an answer and the next request of a place.
+const loadPause = 2 * time.Millisecond
+
+func startLoad(to netip.AddrPort, from ...endpoint) *load {
+	w := &load{stop: make(chan struct{})}
+	for _, f := range from {
+		w.done.Go(func() {
+			for {
+				select {
+				case <-w.stop:
+					return
+				case <-time.After(loadPause):
+				}
+				start := time.Now()
+				r, err := get(f.netns, to)
+				w.note(time.Since(start), r, ask{f, to}.wrap(err))
+			}
+		})
+	}
+	return w
+}
+
+func (w *load) note(took time.Duration, r reply, err error) {
+	if err == nil {
+		w.answered.add(r.pod)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent++
+	w.slowest = max(w.slowest, took)
+	if err != nil {
+		w.failed = append(w.failed, err)
+	}
+}
+
+// finish waits for the last answers.
+func (w *load) finish() {
+	close(w.stop)
+	w.done.Wait()
+}
+
+func (w *load) String() string {
+	return fmt.Sprintf("%d requests, slowest %s", w.sent, ms(w.slowest))
+}
+
+// without is passed if no request failed.
+func (w *load) without() cell {
+	c := result("0 failed", w.failed...)
+	if w.sent == 0 {
+		c = result("0 failed", errors.New("no request was sent"))
+	}
+	return c
+}
+
+// traffic is load and a UDP flow to the Service web, over one family.
+type traffic struct {
+	v6   bool
+	load *load
+	flow *flow
+	kept net.Conn // one connection that stays open
+	pod  string   // who answers there
+}
+
+// startTraffic starts it over all families: load from pods of the first and the last node and from a node; a flow, and a connection that stays, from the first pod.
+func (l *lab) startTraffic() ([]*traffic, error) {
+	web, first, last := l.services.web, l.nodes[0], l.nodes[len(l.nodes)-1]
+	var all []*traffic
+	for _, v6 := range l.families() {
+		t := &traffic{v6: v6, load: startLoad(web.clusterIP(v6), first.pods[0].endpoint(), last.pods[len(last.pods)-1].endpoint(), last.endpoint())}
+		all = append(all, t)
+		var err error
+		if t.flow, err = startFlowTo(first.pods[0].netns, web.clusterIP(v6), 5*time.Millisecond, false); err != nil {
+			return all, err
+		}
+		if t.kept, err = dialFrom(first.pods[0].netns, "tcp", web.clusterIP(v6).String()); err != nil {
+			return all, err
+		}
+		r, err := exchange(t.kept, "keep-alive")
+		if err != nil {
+			return all, err
+		}
+		t.pod = r.pod
+	}
+	return all, nil
+}
+
+// still returns an error unless the connection that stays does, and with the same pod.
+func (t *traffic) still() error {
+	r, err := exchange(t.kept, "keep-alive")
+	if err == nil && r.pod != t.pod {
+		err = fmt.Errorf("%s answers, and before it was %s", r.pod, t.pod)
+	}
+	return err
+}
+
+// finish ends the traffic and returns what the flow lost.
+func (t *traffic) finish() (r flowResult) {
+	t.load.finish()
+	if t.flow != nil {
+		r = t.flow.finish()
+	}
+	if t.kept != nil {
+		t.kept.Close()
+	}
+	return r
+}
+
+// speaker returns who answers a flow; the flow goes on.
+func (f *flow) speakers() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.by)
+}
+
+// serviceLoad changes things while requests are on their way.
+func (l *lab) serviceLoad(ctx context.Context) {
+	l.churn(ctx)
+	l.proxiesRestarted(ctx)
+	l.heal(ctx, "nft flushed, NodePort from outside", flowPath{from: l.outside.netns, to: func(v6 bool) netip.AddrPort { return l.services.web.nodePortOf(l.nodes[0], v6) }, fresh: true},
+		func(bool) error { return runIn(l.nodes[0].netns, "nft", "flush", "ruleset") })
+}
+
+// grace is how long a pod that is being deleted still serves; a kubelet gives it 30 s.
+const grace = time.Second
+
+// churn takes endpoints away and brings them back, as Kubernetes does when pods are deleted and made. First an endpoint is terminating: it gets nothing new, and what it has
+// stays. After its time of grace the server ends, finishing what it has, and the endpoint is removed. Then the pod comes back.
+func (l *lab) churn(ctx context.Context) {
+	const name = "endpoints deleted and made"
+	web := l.services.web
+	if len(web.members) < 2 {
+		l.report.skip(name, "needs two pods")
+		return
+	}
+	all, err := l.startTraffic()
+	if err != nil {
+		l.report.add(row{Name: name, Cells: []cell{result("traffic", err)}})
+	}
+	time.Sleep(300 * time.Millisecond)
+	gone := l.leaving(all)
+	everybody := slices.Clone(web.members)
+	var kept []error
+	steps := []func() error{
+		func() error { // deleted
+			for i, m := range web.members {
+				web.members[i].terminating = slices.Contains(gone, m.pod)
+			}
+			return l.publish(ctx, web)
+		},
+		func() error {
+			time.Sleep(grace)
+			for _, t := range all {
+				kept = append(kept, t.still())
+				t.kept.Close()
+			}
+			var errs []error
+			for _, p := range gone {
+				errs = append(errs, p.server.stop())
+			}
+			web.members = slices.DeleteFunc(web.members, func(m member) bool { return m.terminating })
+			return errors.Join(append(errs, l.publish(ctx, web))...)
+		},
+		func() error { // made
+			time.Sleep(500 * time.Millisecond)
+			var errs []error
+			for _, p := range gone {
+				errs = append(errs, l.startPod(p))
+			}
+			web.members = everybody
+			return errors.Join(append(errs, l.publish(ctx, web))...)
+		},
+	}
+	before := make([]map[string]int, len(all))
+	for i, do := range steps {
+		if i == len(steps)-1 {
+			for j, t := range all {
+				before[j] = t.load.answered.counts()
+			}
+		}
+		err = errors.Join(err, do())
+	}
+	time.Sleep(700 * time.Millisecond)
+	for i, t := range all {
+		r := t.finish()
+		l.answered = merge(l.answered, t.load.answered.counts())
+		l.report.add(row{Name: name, Family: familyName(t.v6), Cells: []cell{
+			t.load.without(), result("open connection kept for its grace", append(kept[min(i, len(kept)):min(i+1, len(kept))], err)...),
+			result("come back", comeBack(gone, before[i], t.load.answered.counts())), result("UDP flow moved", moved(t.flow, r)),
+		}, Detail: fmt.Sprintf("%d of %d pods terminating for %.0f s, then removed, then made; %v; UDP outage %s", len(gone), len(everybody), grace.Seconds(), t.load, ms(r.outage))})
+	}
+}
+
+// leaving returns about half of the endpoints, among them those that the flows go to; one at least stays.
+func (l *lab) leaving(all []*traffic) []*pod {
+	pods := l.services.web.pods()
+	flows := map[string]bool{}
+	for _, t := range all {
+		for who := range t.flow.speakers() {
+			flows[who] = true
+		}
+	}
+	slices.SortStableFunc(pods, func(a, b *pod) int {
+		switch {
+		case flows[a.name] == flows[b.name]:
+			return 0
+		case flows[a.name]:
+			return -1
+		}
+		return 1
+	})
+	return pods[:min(max(len(pods)/2, len(flows)), len(pods)-1)]
+}
+
+func comeBack(gone []*pod, before, after map[string]int) error {
+	for _, p := range gone {
+		if after[p.name] == before[p.name] {
+			return fmt.Errorf("%s got no request since it is back", p.name)
+		}
+	}
+	return nil
+}
+
+// moved returns an error unless a UDP flow found another endpoint soon after its own was removed.
+func moved(f *flow, r flowResult) error {
+	by := f.speakers()
+	switch {
+	case len(by) < 2:
+		return fmt.Errorf("only %v answered", by)
+	case r.outage > healLimit:
+		return fmt.Errorf("outage %s, allowed are %s", ms(r.outage), ms(healLimit))
+	}
+	return nil
+}
+
+// proxiesRestarted kills the proxies of all nodes, one after the other.
+func (l *lab) proxiesRestarted(ctx context.Context) {
+	const name = "podnet-proxy killed and started, on every node"
+	all, err := l.startTraffic()
+	if err != nil {
+		l.report.add(row{Name: name, Cells: []cell{result("traffic", err)}})
+	}
+	time.Sleep(200 * time.Millisecond)
+	for _, n := range l.nodes {
+		n.proxy.stop(syscall.SIGKILL)
+		err = errors.Join(err, l.startProxy(n))
+		if err == nil {
+			err = l.waitProxy(ctx, n)
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	for _, t := range all {
+		still := err
+		if still == nil {
+			still = t.still()
+		}
+		r := t.finish()
+		l.answered = merge(l.answered, t.load.answered.counts())
+		l.report.add(row{Name: name, Family: familyName(t.v6), Cells: []cell{
+			t.load.without(), result("open connection stays", still), result("UDP flow stays", stays(t.flow, r))},
+			Detail: fmt.Sprintf("%v; UDP %v", t.load, r)})
+	}
+}
+
+// stays returns an error unless one endpoint answered all of a flow.
+func stays(f *flow, r flowResult) error {
+	if by := f.speakers(); len(by) != 1 {
+		return fmt.Errorf("answered by %s, want one pod", shares(by))
+	}
+	return r.loss()
+}
+
+// chain sends requests through everything that stands between a user and a pod.
+func (l *lab) chain(ctx context.Context) {
+	web := l.services.web
+	nodes, pods := map[string]int{}, map[string]int{}
+	for _, v6 := range l.families() {
+		if ctx.Err() != nil {
+			return
+		}
+		l.front.chosen = tally{}
+		var errs []error
+		answered := map[string]int{}
+		for range max(enough(len(web.members)), 3*len(l.nodes)) {
+			r, err := get(l.outside.netns, netip.AddrPortFrom(l.balancer.addr(v6), 80))
+			if errs = append(errs, err); err != nil {
+				break
+			}
+			answered[r.pod]++
+		}
+		a := asked{tcp: errs, pods: answered}
+		through := l.front.chosen.counts()
+		var every error
+		if len(through) < len(l.nodes) {
+			every = fmt.Errorf("only %s", shares(through))
+		}
+		l.report.add(row{Name: "the whole chain", Family: familyName(v6), Cells: []cell{
+			result("TCP", errs...), result("through every node", every), result("every backend", a.all(web))}, Detail: fmt.Sprintf("%d requests", len(errs))})
+		nodes, pods = merge(nodes, through), merge(pods, answered)
+	}
+	l.report.chart(l.chainPicture(nodes, pods))
+}
+
+// chainPicture shows who got how much of what went through the chain.
+func (l *lab) chainPicture(nodes, pods map[string]int) string {
+	v6 := l.families()[0]
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n  outside %s -> balancer %s:80 -> NodePort %d of\n", l.outside.addr(v6), l.balancer.addr(v6), l.services.ingress.nodePort)
+	bars(&b, nodes)
+	fmt.Fprintf(&b, "  -> %s: reverse proxy, asks names %s for %q -> ClusterIP %s ->\n", l.services.ingress.pods()[0].name, l.services.names.clusterIP(v6), l.services.web.name, l.services.web.clusterIP(v6))
+	bars(&b, pods)
+	return b.String()
+}
+
+// bars prints a line per name: how many, which part, and a bar.
+func bars(b *strings.Builder, counts map[string]int) {
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		part := float64(counts[name]) / float64(max(total, 1))
+		fmt.Fprintf(b, "    %-10s %6d  %3.0f %%  %s\n", name, counts[name], 100*part, strings.Repeat("#", int(math.Round(60*part))))
+	}
+}
