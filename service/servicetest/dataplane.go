@@ -41,7 +41,7 @@ type Dataplane struct {
 	mu      sync.Mutex
 	kernel  map[service.Name]service.Program // what packets meet
 	memory  map[service.Name]service.Program // what Apply believes
-	node    service.Node
+	node    service.Node                     // of the kernel: the rules that depend on it
 	local   []netip.Addr
 	ready   bool // Observe was called
 	foreign chan struct{}
@@ -164,7 +164,7 @@ func (d *Dataplane) Cleanup(ctx context.Context) error {
 		return err
 	}
 	d.writes += len(d.kernel)
-	d.kernel, d.memory, d.walk, d.ready = nil, nil, nil, false
+	d.kernel, d.memory, d.walk, d.ready, d.node = nil, nil, nil, false, service.Node{}
 	return nil
 }
 
@@ -194,7 +194,7 @@ func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 func (d *Dataplane) Flush() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.kernel, d.walk = map[service.Name]service.Program{}, nil
+	d.kernel, d.walk, d.node = map[service.Name]service.Program{}, nil, service.Node{}
 	if d.foreign == nil {
 		d.foreign = make(chan struct{}, 1)
 	}
