@@ -58,6 +58,7 @@ func (p *proxy) serve(ctx context.Context) error {
 	defer func() { _ = unlock() }()
 	p.adjustOOM()
 	p.limitConntrack()
+	p.warnOfKubeProxy(ctx)
 	chosen, err := p.choose(ctx)
 	if err != nil {
 		return err
