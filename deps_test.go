@@ -41,7 +41,9 @@ service/kube:               service internal k8s.io/api k8s.io/apimachinery k8s.
 service/nft:                service internal github.com/google/nftables golang.org/x/sys/unix
 service/ipvs:               service rtnl internal github.com/moby/ipvs golang.org/x/sys/unix
 service/iptables:           service internal github.com/coreos/go-iptables golang.org/x/sys/unix
+service/iptables/iptablestest: service service/servicetest service/iptables github.com/google/go-cmp
 service/conntrack:          internal golang.org/x/sys/unix
+service/conntrack/conntracktest: service/conntrack github.com/google/go-cmp
 service/internal:           service internal k8s.io/api k8s.io/apimachinery sigs.k8s.io/yaml
 
 # What two concerns share and no user needs.
