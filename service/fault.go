@@ -75,6 +75,10 @@ func (f *faults) ports(ports []Port) []Port {
 		case slices.ContainsFunc(kept, func(k Port) bool { return k.Protocol == p.Protocol && (k.Name == p.Name || k.Port == p.Port) }):
 			f.add("spec.ports", fmt.Sprintf("%s %d/%s", p.Name, p.Port, p.Protocol), "stands there twice; want each name and each port once per protocol")
 		default:
+			if p.NodePort != 0 && slices.ContainsFunc(kept, func(k Port) bool { return k.Protocol == p.Protocol && k.NodePort == p.NodePort }) {
+				f.add("spec.ports.nodePort", p.NodePort, "stands there twice; want each node port once per protocol")
+				p.NodePort = 0
+			}
 			kept = append(kept, p)
 		}
 	}
