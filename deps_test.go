@@ -44,7 +44,7 @@ service/iptables:           service internal github.com/coreos/go-iptables golan
 service/iptables/iptablestest: service service/servicetest service/iptables github.com/google/go-cmp
 service/conntrack:          internal golang.org/x/sys/unix
 service/conntrack/conntracktest: service/conntrack github.com/google/go-cmp
-service/internal:           service internal k8s.io/api k8s.io/apimachinery sigs.k8s.io/yaml
+service/internal/flowtable: service service/servicetest internal k8s.io/api k8s.io/apimachinery sigs.k8s.io/yaml
 
 # What two concerns share and no user needs.
 internal/reconcile:         rtnl
