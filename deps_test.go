@@ -41,10 +41,10 @@ service/kube:               service internal k8s.io/api k8s.io/apimachinery k8s.
 service/nft:                service internal github.com/google/nftables golang.org/x/sys/unix
 service/ipvs:               service rtnl internal github.com/moby/ipvs golang.org/x/sys/unix
 service/iptables:           service internal github.com/coreos/go-iptables golang.org/x/sys/unix
-service/iptables/iptablestest: service service/servicetest service/iptables github.com/google/go-cmp
+service/iptables/iptablestest: service/servicetest service github.com/google/go-cmp
 service/conntrack:          internal golang.org/x/sys/unix
 service/conntrack/conntracktest: service/conntrack github.com/google/go-cmp
-service/internal/flowtable: service service/servicetest internal k8s.io/api k8s.io/apimachinery sigs.k8s.io/yaml
+service/internal/flowtable: service/servicetest service internal k8s.io/api k8s.io/apimachinery sigs.k8s.io/yaml
 
 # What two concerns share and no user needs.
 internal/reconcile:         rtnl
