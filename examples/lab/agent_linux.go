@@ -122,7 +122,7 @@ func (p *process) stop(sig syscall.Signal) {
 
 // waitReady polls the agent's /readyz until it says that routes have converged.
 func (l *lab) waitReady(ctx context.Context, n *node) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // of a guest on a busy machine; usually it takes 100 ms
 	defer cancel()
 	last := "no answer yet"
 	for {

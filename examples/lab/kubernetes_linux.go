@@ -54,6 +54,7 @@ func (l *lab) startCluster(ctx context.Context) error {
 		Port:         apiPort,
 		Users:        kubelets,
 		ClusterCIDRs: l.clusterCIDRs(),
+		Controllers:  controllers,
 		Flags: map[controlplane.Component][]string{
 			// Kubelets may do here what they may do in a real cluster; these are added to RBAC and to the default admission.
 			controlplane.APIServer: {"--authorization-mode=Node", "--enable-admission-plugins=NodeRestriction"},

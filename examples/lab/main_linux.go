@@ -95,6 +95,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.backend, "backend", "vxlan", "vxlan (with direct routing) or host-gw")
 	fs.StringVar(&o.family, "family", "dual", "dual, ipv4 or ipv6")
 	fs.StringVar(&o.proxy, "proxy", "nftables", "mode of podnet-proxy: nftables, ipvs (needs a kernel with IPVS) or iptables; none: without Services")
+	fs.StringVar(&o.checks, "checks", "all", "all, or services: only those of Services")
 	fs.BoolVar(&o.kubernetes, "kubernetes", false, "with a real Kubernetes control plane, which test/kube/build builds; the agents find each other through its Nodes")
 	fs.StringVar(&o.deploy, "deploy", filepath.Join(filepath.Dir(self), "..", "deploy"), "directory of the manifests, for --kubernetes")
 	fs.BoolVar(&o.keep, "keep", false, "leave the network standing until Ctrl-C, to look around in it")
@@ -184,14 +185,22 @@ func (l *lab) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintln(l.report.out, l.picture())
-	for _, step := range append([]step{
+	steps := []step{
 		{"packets", func() { l.connectivity(ctx) }},
 		{"packet size", l.packetSize},
 		{"speed", l.speed},
 		{"pods as the runtime sees them", func() { l.checkPods(ctx) }},
 		{"restarts", func() { l.restarts(ctx) }},
 		{"faults", func() { l.heals(ctx) }},
-	}, append(l.serviceSteps(ctx), l.clusterSteps(ctx)...)...) {
+	}
+	if l.checks == "services" {
+		steps = nil
+	}
+	steps = append(steps, l.serviceSteps(ctx)...)
+	if l.checks == "all" {
+		steps = append(steps, l.clusterSteps(ctx)...)
+	}
+	for _, step := range steps {
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}

@@ -23,7 +23,7 @@ func (l *lab) startNames() error {
 	for _, s := range l.services.all() {
 		names[s.name+"."+clusterDomain+"."] = s
 	}
-	for _, p := range l.services.names.pods() {
+	for _, p := range l.services.names.members {
 		err := netns.Do(p.netns, func() error {
 			for _, v6 := range l.families() {
 				c, err := net.ListenPacket("udp", hostPort(p.addr(v6), namePort))
@@ -122,7 +122,7 @@ func (l *lab) lookup(ctx context.Context, from, name string, v6 bool) (netip.Add
 
 // startIngress starts the reverse proxy in its pod. It finds the Service web as programs in a cluster do, by its name, and connects anew for every request.
 func (l *lab) startIngress() error {
-	for _, p := range l.services.ingress.pods() {
+	for _, p := range l.services.ingress.members {
 		for _, v6 := range l.families() {
 			var listener net.Listener
 			err := netns.Do(p.netns, func() (err error) {

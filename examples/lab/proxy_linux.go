@@ -25,7 +25,7 @@ const (
 
 // startServices serves in the pods, tells of the Services, and starts a proxy on every node.
 func (l *lab) startServices(ctx context.Context) error {
-	if l.options.proxy == "none" {
+	if l.proxy == "none" {
 		return nil
 	}
 	l.services = l.planServices()
@@ -33,8 +33,8 @@ func (l *lab) startServices(ctx context.Context) error {
 	if l.cluster != nil {
 		source = "the API server"
 	}
-	l.report.progress("services: %d from %s, podnet-proxy in mode %s on every node", len(l.services.all()), source, l.options.proxy)
-	for _, p := range l.services.web.pods() {
+	l.report.progress("services: %d from %s, podnet-proxy in mode %s on every node", len(l.services.all()), source, l.proxy)
+	for _, p := range l.services.web.members {
 		if err := l.startPod(p); err != nil {
 			return err
 		}
@@ -42,13 +42,10 @@ func (l *lab) startServices(ctx context.Context) error {
 	if err := errors.Join(l.startNames(), l.startIngress(), l.startBalancer(l.services.ingress)); err != nil {
 		return err
 	}
-	if err := l.prepareServices(ctx); err != nil {
+	if err := l.tellServices(ctx); err != nil {
 		return err
 	}
 	for _, s := range l.services.all() {
-		if err := l.publish(ctx, s); err != nil {
-			return err
-		}
 		if s.balanced {
 			if err := l.lead(ctx, s, l.nodes[0]); err != nil {
 				return err
@@ -56,6 +53,11 @@ func (l *lab) startServices(ctx context.Context) error {
 		}
 	}
 	for _, n := range l.nodes {
+		if l.cluster != nil {
+			if err := l.cluster.mountProxyToken(ctx, n); err != nil {
+				return err
+			}
+		}
 		if err := l.startProxy(n); err != nil {
 			return err
 		}
@@ -68,16 +70,21 @@ func (l *lab) startServices(ctx context.Context) error {
 	return nil
 }
 
-// prepareServices makes the place where Services are told of.
-func (l *lab) prepareServices(ctx context.Context) error {
+// tellServices tells the proxies of the Services, for the first time.
+func (l *lab) tellServices(ctx context.Context) error {
 	if l.cluster != nil {
-		return l.cluster.prepareServices(ctx)
+		return l.cluster.makeServices(ctx, l.services, l.pods(), l.families())
 	}
 	if err := os.MkdirAll(l.path("services"), 0o700); err != nil {
 		return err
 	}
 	for _, n := range l.nodes {
 		if err := l.writeObjects(n.name, n.object()); err != nil {
+			return err
+		}
+	}
+	for _, s := range l.services.all() {
+		if err := l.writeService(s); err != nil {
 			return err
 		}
 	}
@@ -105,7 +112,7 @@ func (l *lab) startProxy(n *node) error {
 	}
 	var err error
 	n.proxy, err = l.startOn(n, "podnet-proxy", n.path("proxy.log"), append(source,
-		"--mode", l.options.proxy,
+		"--mode", l.proxy,
 		"--hostname-override", n.name,
 		"--cluster-cidr", strings.Join(pods, ","),
 		"--healthz-bind-address", proxyHealth,
@@ -161,7 +168,7 @@ func (l *lab) lead(ctx context.Context, s *labService, n *node) error {
 
 // endProxies ends the proxies and has each remove what it made: nothing may be left.
 func (l *lab) endProxies() {
-	if l.options.proxy == "none" {
+	if l.proxy == "none" {
 		return
 	}
 	var errs, left []error
@@ -184,12 +191,12 @@ func (l *lab) proxyLeft(n *node) error {
 		if ruleset, err = exec.Command("nft", "list", "ruleset").CombinedOutput(); err != nil {
 			return fmt.Errorf("nft list ruleset: %w: %s", err, ruleset)
 		}
-		if l.options.proxy == "iptables" {
+		if l.proxy == "iptables" {
 			if chains, err = exec.Command("iptables-save").CombinedOutput(); err != nil {
 				return fmt.Errorf("iptables-save: %w: %s", err, chains)
 			}
 		}
-		if l.options.proxy == "ipvs" {
+		if l.proxy == "ipvs" {
 			servers, err = os.ReadFile("/proc/thread-self/net/ip_vs")
 		}
 		return err

@@ -102,8 +102,9 @@ type nodeJSON struct {
 
 func (l *lab) json(w io.Writer, runErr error) error {
 	s := summary{
-		Options: map[string]any{"nodes": l.options.nodes, "pods": l.options.pods, "backend": l.backend, "family": l.family, "kubernetes": l.kubernetes},
-		Checks:  l.report.rows, Skipped: l.report.skipped, Seconds: time.Since(l.report.start).Seconds(),
+		Options: map[string]any{"nodes": l.options.nodes, "pods": l.options.pods, "backend": l.backend, "family": l.family, "kubernetes": l.kubernetes, "proxy": l.proxy,
+			"checks": l.checks},
+		Checks: l.report.rows, Skipped: l.report.skipped, Seconds: time.Since(l.report.start).Seconds(),
 	}
 	s.Passed, s.Failed = l.report.count()
 	if runErr != nil {

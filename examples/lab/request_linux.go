@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -91,34 +92,59 @@ const (
 
 // refused returns an error unless a TCP connection and a datagram are refused at once.
 func refused(from string, to netip.AddrPort) error {
-	start := time.Now()
-	c, err := dialWithin(atOnce, from, "tcp", to.String())
-	if err == nil {
-		c.Close()
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("TCP to %s: %v after %s, want connection refused", to, err, ms(time.Since(start)))
-	}
-	// What a node itself sends is refused by the system call, before there is a packet.
-	if _, err = echoOnce(atOnce, from, to); !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EPERM) {
-		return fmt.Errorf("UDP to %s: %v, want connection refused", to, err)
-	}
-	return nil
+	return errors.Join(together(
+		func() error {
+			start := time.Now()
+			c, err := dialWithin(atOnce, from, "tcp", to.String())
+			if err == nil {
+				c.Close()
+			}
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				return fmt.Errorf("TCP to %s: %v after %s, want connection refused", to, err, ms(time.Since(start)))
+			}
+			return nil
+		},
+		func() error {
+			// What a node itself sends is refused by the system call, before there is a packet.
+			_, err := echoOnce(atOnce, from, to)
+			if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EPERM) {
+				return fmt.Errorf("UDP to %s: %v, want connection refused", to, err)
+			}
+			return nil
+		},
+	)...)
 }
 
 // dropped returns an error unless packets vanish.
 func dropped(from string, to netip.AddrPort) error {
-	c, err := dialWithin(silence, from, "tcp", to.String())
-	if err == nil {
-		c.Close()
+	silent := func(protocol string, err error) error {
+		if timeout := net.Error(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
+			return fmt.Errorf("%s to %s: %v, want no answer", protocol, to, err)
+		}
+		return nil
 	}
-	if timeout := net.Error(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
-		return fmt.Errorf("TCP to %s: %v, want no answer", to, err)
+	return errors.Join(together(
+		func() error {
+			c, err := dialWithin(silence, from, "tcp", to.String())
+			if err == nil {
+				c.Close()
+			}
+			return silent("TCP", err)
+		},
+		func() error {
+			_, err := echoOnce(silence, from, to)
+			return silent("UDP", err)
+		},
+	)...)
+}
+
+// together does several things at the same time and returns their errors.
+func together(do ...func() error) []error {
+	errs := make([]error, len(do))
+	var all sync.WaitGroup
+	for i, one := range do {
+		all.Go(func() { errs[i] = one() })
 	}
-	if r, err := echoOnce(silence, from, to); err == nil {
-		return fmt.Errorf("UDP to %s: %s answered, want no answer", to, r.pod)
-	} else if timeout := net.Error(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
-		return fmt.Errorf("UDP to %s: %v, want no answer", to, err)
-	}
-	return nil
+	all.Wait()
+	return errs
 }

@@ -35,7 +35,7 @@ type labService struct {
 	local    bool // externalTrafficPolicy
 	sticky   bool // sessionAffinity
 	sources  []netip.Prefix
-	members  []member
+	members  []*pod // its endpoints, as long as they are there
 
 	nodePort, healthPort uint16 // 0 is none
 }
@@ -43,12 +43,6 @@ type labService struct {
 type servicePort struct {
 	name, protocol string
 	port, target   uint16
-}
-
-// member is an endpoint of a Service.
-type member struct {
-	pod         *pod
-	terminating bool // its pod is being deleted, and still serves
 }
 
 // Services, by what they show.
@@ -91,37 +85,20 @@ func (t *topology) planServices() labServices {
 		outside = append(outside, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
 	}
 	return labServices{
-		web:     &labService{name: "web", number: 20, ports: web, nodePort: 30080, balanced: true, members: members(all)},
-		local:   &labService{name: "local", number: 21, ports: web, nodePort: 30081, balanced: true, local: true, healthPort: 30181, members: members(notLast)},
-		sticky:  &labService{name: "sticky", number: 22, ports: web, nodePort: 30082, sticky: true, members: members(all)},
-		names:   &labService{name: "names", number: 10, ports: []servicePort{{"dns", "UDP", 53, namePort}}, members: members(names)},
-		ingress: &labService{name: "ingress", number: 23, ports: []servicePort{{"http", "TCP", 80, ingressPort}}, nodePort: 30083, members: members([]*pod{last.pods[0]})},
-		self:    &labService{name: "self", number: 24, ports: web, members: members([]*pod{first.pods[0]})},
+		web:     &labService{name: "web", number: 20, ports: web, nodePort: 30080, balanced: true, members: all},
+		local:   &labService{name: "local", number: 21, ports: web, nodePort: 30081, balanced: true, local: true, healthPort: 30181, members: notLast},
+		sticky:  &labService{name: "sticky", number: 22, ports: web, nodePort: 30082, sticky: true, members: all},
+		names:   &labService{name: "names", number: 10, ports: []servicePort{{"dns", "UDP", 53, namePort}}, members: names},
+		ingress: &labService{name: "ingress", number: 23, ports: []servicePort{{"http", "TCP", 80, ingressPort}}, nodePort: 30083, members: []*pod{last.pods[0]}},
+		self:    &labService{name: "self", number: 24, ports: web, members: []*pod{first.pods[0]}},
 		empty:   &labService{name: "empty", number: 25, ports: web, nodePort: 30085},
-		guarded: &labService{name: "guarded", number: 26, ports: web, nodePort: 30086, balanced: true, sources: outside, members: members(all)},
+		guarded: &labService{name: "guarded", number: 26, ports: web, nodePort: 30086, balanced: true, sources: outside, members: all},
 	}
-}
-
-func members(pods []*pod) []member {
-	var ms []member
-	for _, p := range pods {
-		ms = append(ms, member{pod: p})
-	}
-	return ms
-}
-
-// pods returns the endpoints' pods.
-func (s *labService) pods() []*pod {
-	var ps []*pod
-	for _, m := range s.members {
-		ps = append(ps, m.pod)
-	}
-	return ps
 }
 
 // on reports whether the Service has an endpoint on a node.
 func (s *labService) on(n *node) bool {
-	return slices.ContainsFunc(s.members, func(m member) bool { return m.pod.node == n })
+	return slices.ContainsFunc(s.members, func(p *pod) bool { return p.node == n })
 }
 
 // addr returns the Service's address in one of the ranges.
@@ -189,10 +166,13 @@ func (s *labService) slice(v6 bool) object {
 		ports = append(ports, object{"name": p.name, "protocol": p.protocol, "port": p.target})
 	}
 	endpoints := []object{}
-	for _, m := range s.members {
+	for _, p := range s.members {
+		if p.life == gone {
+			continue
+		}
 		endpoints = append(endpoints, object{
-			"addresses": []string{m.pod.addr(v6).String()}, "nodeName": m.pod.node.name,
-			"conditions": object{"ready": !m.terminating, "serving": true, "terminating": m.terminating},
+			"addresses": []string{p.addr(v6).String()}, "nodeName": p.node.name,
+			"conditions": object{"ready": p.life == alive, "serving": true, "terminating": p.life == leaving},
 		})
 	}
 	return object{
@@ -208,11 +188,31 @@ func (s *labService) sliceName(v6 bool) string {
 	return s.name + "-ipv4"
 }
 
-// publish tells the proxies of a Service or of a change of its endpoints: through the API server if there is one, else through a file.
-func (l *lab) publish(ctx context.Context, s *labService) error {
-	if l.cluster != nil {
-		return l.cluster.publish(ctx, s, l.families())
+// change has pods live on, be deleted or come back, and tells the proxies: through the API server if there is one, else through files.
+func (l *lab) change(ctx context.Context, to life, pods ...*pod) error {
+	for _, p := range pods {
+		p.life = to
+		if l.cluster != nil {
+			if err := l.cluster.changePod(ctx, p, l.services); err != nil {
+				return err
+			}
+		}
 	}
+	if l.cluster != nil {
+		return nil
+	}
+	for _, s := range l.services.all() {
+		if slices.ContainsFunc(s.members, func(p *pod) bool { return slices.Contains(pods, p) }) {
+			if err := l.writeService(s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeService writes the file of a Service and its endpoints.
+func (l *lab) writeService(s *labService) error {
 	documents := []object{s.object(l.families())}
 	for _, v6 := range l.families() {
 		documents = append(documents, s.slice(v6))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -19,6 +20,7 @@ type options struct {
 	backend     string // vxlan or host-gw
 	family      string // dual, ipv4 or ipv6
 	proxy       string // nftables, ipvs, iptables; none is without Services
+	checks      string // all or services
 	keep, json  bool
 	bin         string
 
@@ -40,6 +42,10 @@ func (o options) validate() error {
 		return fmt.Errorf("--family %q: allowed are dual, ipv4 and ipv6", o.family)
 	case !slices.Contains(proxyModes, o.proxy):
 		return fmt.Errorf("--proxy %q: allowed are %s", o.proxy, strings.Join(proxyModes, ", "))
+	case o.checks != "all" && o.checks != "services":
+		return fmt.Errorf("--checks %q: allowed are all and services", o.checks)
+	case o.checks == "services" && o.proxy == "none":
+		return errors.New("--checks services: needs another --proxy than none")
 	}
 	return nil
 }
@@ -115,8 +121,18 @@ type pod struct {
 	addrs []netip.Prefix
 	mtu   int
 
-	server *podServer // while it is an endpoint
+	server *podServer // if it is an endpoint
+	life   life
 }
+
+// life is how far a pod has come.
+type life uint8
+
+const (
+	alive   life = iota
+	leaving      // it is being deleted, and still serves
+	gone
+)
 
 func (p *pod) addr(ipv6 bool) netip.Addr { return find(p.addrs, ipv6) }
 
