@@ -37,49 +37,56 @@ func Run(t *testing.T, o Options, subject func(testing.TB) servicetest.Subject) 
 
 func (c Case) run(t *testing.T, o Options, s servicetest.Subject) {
 	r := service.New(s, service.Options{})
-	objects := map[Object]func(){} // what undoes the last state of an object
-	for i, step := range c.Steps {
+	objects := map[Object]func(){}
+	for _, step := range c.Steps {
 		s.SetMachine(step.Machine)
-		r.SetNode(step.Machine.Node)
-		for _, d := range step.Delete {
-			undo, ok := objects[d]
-			if !ok {
-				t.Fatalf("step %q deletes %v, which is not there", step.Name, d)
-			}
-			undo()
-			delete(objects, d)
-		}
-		for _, text := range step.Objects {
-			object, undo, err := set(r, text)
-			if err != nil {
-				t.Fatalf("step %q: %v", step.Name, err)
-			}
-			objects[object] = undo
-		}
+		step.tell(t, r, objects)
 		syncTwice(t, r, o)
-		for _, f := range step.Flows {
-			name := f.Name
-			if i > 0 {
-				name = step.Name + ": " + name
-			}
-			c.ask(t, o, s, name, f)
-		}
+		c.ask(t, o, s, step)
 	}
 	if err := s.Cleanup(t.Context()); err != nil {
 		t.Errorf("cleanup: %v", err)
 	}
 }
 
-func (c Case) ask(t *testing.T, o Options, s servicetest.Subject, name string, f Flow) {
+// tell gives the step's node and objects to a sink. objects remembers what takes back the last state of each.
+func (s Step) tell(t *testing.T, sink kube.Sink, objects map[Object]func()) {
 	t.Helper()
-	if o.Skip != nil && o.Skip(c.Name, f) != "" {
-		return
+	sink.SetNode(s.Machine.Node)
+	for _, d := range s.Delete {
+		undo, ok := objects[d]
+		if !ok {
+			t.Fatalf("step %q deletes %v, which is not there", s.Name, d)
+		}
+		undo()
+		delete(objects, d)
 	}
-	got, err := s.Lookup(f.Packet)
-	if err != nil {
-		t.Errorf("%s: %s: %v", name, f.Packet, err)
-	} else if got.String() != f.Want.String() {
-		t.Errorf("%s: %s\n got %s\nwant %s", name, f.Packet, got, f.Want)
+	for _, text := range s.Objects {
+		object, undo, err := set(sink, text)
+		if err != nil {
+			t.Fatalf("step %q: %v", s.Name, err)
+		}
+		objects[object] = undo
+	}
+}
+
+// ask sends the step's packets.
+func (c Case) ask(t *testing.T, o Options, w servicetest.Walker, s Step) {
+	t.Helper()
+	for _, f := range s.Flows {
+		if o.Skip != nil && o.Skip(c.Name, f) != "" {
+			continue
+		}
+		name := f.Name
+		if s.Name != "" {
+			name = s.Name + ": " + name
+		}
+		got, err := w.Lookup(f.Packet)
+		if err != nil {
+			t.Errorf("%s: %s: %v", name, f.Packet, err)
+		} else if got.String() != f.Want.String() {
+			t.Errorf("%s: %s\n got %s\nwant %s", name, f.Packet, got, f.Want)
+		}
 	}
 }
 
@@ -103,8 +110,8 @@ func syncTwice(t *testing.T, r *service.Reconciler, o Options) {
 	}
 }
 
-// set gives an object to the Reconciler, as service/kube's Source does, and returns how it is taken back.
-func set(r *service.Reconciler, text []byte) (Object, func(), error) {
+// set gives an object to a sink, as service/kube's Source does, and returns how it is taken back.
+func set(r kube.Sink, text []byte) (Object, func(), error) {
 	var meta struct {
 		Kind     string `json:"kind"`
 		Metadata struct {
