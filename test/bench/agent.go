@@ -80,9 +80,13 @@ func (b *bench) agentFiles(dir string, n int) error {
 
 // get asks the agent in a namespace.
 func get(host, path string) (status int, body []byte, err error) {
+	return getAt(host, "127.0.0.1:10256", path)
+}
+
+func getAt(host, address, path string) (status int, body []byte, err error) {
 	var conn net.Conn
 	if err := netns.Do(host, func() (err error) {
-		conn, err = net.Dial("tcp", "127.0.0.1:10256")
+		conn, err = net.Dial("tcp", address)
 		return err
 	}); err != nil {
 		return 0, nil, err
@@ -108,9 +112,13 @@ func ready(host string, limit time.Duration) error {
 	return errors.New("podnet-agent is not ready")
 }
 
-// metric returns the sum of a metric over its labels.
+// metric returns the sum of the agent's metric over its labels.
 func metric(host, name string) (sum float64, err error) {
-	_, body, err := get(host, "/metrics")
+	return metricAt(host, "127.0.0.1:10256", name)
+}
+
+func metricAt(host, address, name string) (sum float64, err error) {
+	_, body, err := getAt(host, address, "/metrics")
 	if err != nil {
 		return 0, err
 	}

@@ -43,7 +43,7 @@ func main() {
 	flag.IntVar(&s.changes, "changes", 100, "measured changes of one node of the cluster")
 	flag.BoolVar(&s.kube, "kube", true, "measure the agent on a real API server too, if test/kube/build was run")
 	flag.BoolVar(&s.goBench, "go", true, "run the packages' Go benchmarks too")
-	flag.StringVar(&s.only, "only", "", "measure only this: cni, agent, kube, service or go")
+	flag.StringVar(&s.only, "only", "", "measure only this: cni, agent, kube, service, service-ipvs or go")
 	s.service.flags(flag.CommandLine)
 	flag.Parse()
 	if err := run(s); err != nil {
@@ -76,6 +76,7 @@ func run(s settings) (err error) {
 		{"agent", true, func() error { return b.agent(s.nodes) }},
 		{"kube", s.kube, func() error { return b.kube(s.nodes, s.changes) }},
 		{"service", true, func() error { return b.service(s.service) }},
+		{"service-ipvs", true, func() error { return b.serviceGuest(s.service) }},
 	} {
 		if s.only == part.name || s.only == "" && part.enabled {
 			if err := part.run(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -134,24 +135,22 @@ func (p *proxyRun) alive() error {
 	return fmt.Errorf("%s has ended; its log: %s", p.name, tail(p.log.Bytes(), 3000))
 }
 
-// cpu is what the proxy has used, with the children that have ended.
-func (p *proxyRun) cpu() time.Duration {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0
+// cpu is what the proxy has used, with its children. Those that run are found by their process group; what has ended is counted with its parent.
+func (p *proxyRun) cpu() (total time.Duration) {
+	processes, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range processes {
+		stat, err := os.ReadFile(path)
+		_, rest, ok := bytes.Cut(stat, []byte(") "))
+		fields := strings.Fields(string(rest))
+		if err != nil || !ok || len(fields) < 15 || fields[2] != strconv.Itoa(p.cmd.Process.Pid) {
+			continue
+		}
+		for _, f := range fields[11:15] { // utime, stime, cutime, cstime
+			ticks, _ := strconv.ParseInt(f, 10, 64)
+			total += time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 on every Linux that Go runs on
+		}
 	}
-	_, rest, _ := bytes.Cut(stat, []byte(") "))
-	fields := strings.Fields(string(rest))
-	if len(fields) < 15 {
-		return 0
-	}
-	var total int64
-	for _, f := range fields[11:15] { // utime, stime, cutime, cstime
-		var ticks int64
-		fmt.Sscan(f, &ticks)
-		total += ticks
-	}
-	return time.Duration(total) * 10 * time.Millisecond // USER_HZ is 100 on every Linux that Go runs on
+	return total
 }
 
 // first waits until Services are in effect: the last one, and then a sample of all. It returns when that was.
@@ -169,7 +168,7 @@ func (p *proxyRun) first(limit time.Duration) (at time.Time, err error) {
 			if err := p.alive(); err != nil {
 				return err
 			}
-			time.Sleep(2 * time.Millisecond)
+			pause(p.begun)
 		}
 		at = time.Now()
 		missed, err := p.sample(deadline)
@@ -179,6 +178,29 @@ func (p *proxyRun) first(limit time.Duration) (at time.Time, err error) {
 		return err
 	})
 	return at, err
+}
+
+// pause waits a hundredth of the time that has passed, so that asking costs little beside what is waited for, and the answer is known to about one percent.
+func pause(since time.Time) {
+	time.Sleep(min(max(time.Since(since)/100, 200*time.Microsecond), time.Second))
+}
+
+// synced waits until the proxy's own metrics say that it has synced.
+func (p *proxyRun) synced(limit time.Duration) (at time.Time, err error) {
+	deadline := p.begun.Add(limit)
+	for {
+		last, err := metricAt(p.host, "127.0.0.1:10249", "kubeproxy_sync_proxy_rules_last_timestamp_seconds")
+		if at = time.Now(); err == nil && last > 0 {
+			return at, nil
+		}
+		if at.After(deadline) {
+			return at, errNotFinished
+		}
+		if err := p.alive(); err != nil {
+			return at, err
+		}
+		pause(p.begun)
+	}
 }
 
 var errNotFinished = errors.New("not finished in time")
@@ -253,6 +275,9 @@ func (p *proxyRun) change(i, j int, to netip.Addr, limit time.Duration) (took ti
 			}
 			if err := p.alive(); err != nil {
 				return err
+			}
+			if p.gen == nil {
+				pause(start)
 			}
 		}
 	})

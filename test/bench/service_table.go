@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -28,9 +29,14 @@ func (b *bench) serviceRows(d dataset, found map[string]*measured, s serviceSett
 		first, change = ">= 8", ">= 50, < 25 ms"
 	}
 	t := &b.table
-	t.times(what("first sync, from the end of the list"), ours.fromList, theirs.fromList, theirs, first)
-	t.times(what("first sync, from the start of the process"), ours.first, theirs.first, theirs, "")
-	t.times(what("CPU time until then"), ours.firstCPU, theirs.firstCPU, theirs, "")
+	if s.mode == "nftables" {
+		t.times(what("first sync, from the end of the list"), ours.fromList, theirs.fromList, theirs, first)
+	} else {
+		t.times(what("first sync, from the end of the list until its metrics say so"), ours.synced, theirs.synced, theirs, first)
+		t.times(what("first answers, from the end of the list"), ours.fromList, theirs.fromList, theirs, "")
+	}
+	t.times(what("first answers, from the start of the process"), ours.first, theirs.first, theirs, "")
+	t.times(what("CPU time until it rests"), ours.firstCPU, theirs.firstCPU, theirs, "")
 	for _, q := range []struct {
 		name string
 		at   float64
@@ -46,8 +52,7 @@ func (b *bench) serviceRows(d dataset, found map[string]*measured, s serviceSett
 	}
 	t.times(what("CPU time of one change"), ours.changeCPU, theirs.changeCPU, theirs, "")
 	t.memory(what("resident memory after the changes, MiB"), ours.rss, theirs.rss)
-	t.memory(what("its peak, MiB"), ours.high, theirs.high)
-	t.memory(what("the same with its largest child, MiB"), max(ours.high, ours.child), max(theirs.high, theirs.child))
+	t.memory(what("peak of its largest process, MiB"), max(ours.high, ours.child), max(theirs.high, theirs.child))
 	if s.quiet > 0 && (ours.first > 0 || theirs.first > 0) {
 		t.rows = append(t.rows, [5]string{what(fmt.Sprintf("CPU in the quiet, %v", s.quiet)), percent(ours), percent(theirs), "", "no work"})
 	}
@@ -71,7 +76,7 @@ func (t *table) times(what string, ours, theirs time.Duration, peer measured, wa
 		row[2], row[3] = ms(theirs), fmt.Sprintf("%.2f", float64(theirs)/float64(ours))
 	case theirs > 0:
 		row[2] = ms(theirs)
-	case peer.started && peer.first == 0:
+	case peer.started && theirs == 0 && strings.Contains(what, ": first"):
 		row[2] = fmt.Sprintf("not finished after %v", peer.limit)
 		if ours > 0 && peer.limit > ours {
 			row[3] = fmt.Sprintf("> %.0f", float64(peer.limit)/float64(ours))
