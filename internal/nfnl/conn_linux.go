@@ -124,17 +124,36 @@ func (c *Conn) Commit(ctx context.Context, t *Transaction) error {
 	if err != nil {
 		return err
 	}
-	err = c.s.commit(t)
+	err = c.s.exchange(t, true)
 	if back := leave(err == nil); back != nil && err == nil {
 		err = back
 	}
 	return err
 }
 
-func (s *socket) commit(t *Transaction) error {
+// Try has the kernel check a transaction, and forget it: the message that ends a batch is left out. What is only checked at commit (loops of chains) is not checked.
+func (c *Conn) Try(ctx context.Context, t *Transaction) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if t.err != nil || t.changes == 0 {
+		return t.err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.s == nil {
+		return errClosed
+	}
+	return c.s.exchange(t, false)
+}
+
+// exchange sends a transaction, and the end that makes it count.
+func (s *socket) exchange(t *Transaction, end bool) error {
 	buffers, n := t.finish()
-	buffers = append([][]byte{batch(unix.NFNL_MSG_BATCH_BEGIN, 0, 0)}, buffers...)
-	buffers = append(buffers, batch(unix.NFNL_MSG_BATCH_END, 0, uint32(n)+1))
+	buffers = append([][]byte{batch(unix.NFNL_MSG_BATCH_BEGIN, 0)}, buffers...)
+	if end {
+		buffers = append(buffers, batch(unix.NFNL_MSG_BATCH_END, uint32(n)+1))
+	}
 	s.drain()
 	if err := s.send(buffers...); err != nil {
 		if err == unix.EMSGSIZE {

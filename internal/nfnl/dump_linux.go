@@ -87,18 +87,42 @@ func (c *Conn) Tables(ctx context.Context, f Family) ([]Table, error) {
 	return all, nil
 }
 
-// Dormant reports whether somebody switched the table off: its chains and rules exist and see no packet.
-func (c *Conn) Dormant(ctx context.Context, table Table) (bool, error) {
-	dormant := false
-	err := c.dump(ctx, question(unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, table.Family, nil), func() { dormant = false }, func(m message) {
+// Description is what a table is made of, without the elements of its sets.
+type Description struct {
+	Exists  bool
+	Dormant bool // somebody switched the table off: its chains and rules exist and see no packet
+	Chains  []Chain
+	Rules   []Rule // in the order of their chains, with Comment and Handle only
+	Sets    []Set
+}
+
+// Describe reads a table. A missing one is no error.
+func (c *Conn) Describe(ctx context.Context, table Table) (Description, error) {
+	var d Description
+	q := question(unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, table.Family, nil)
+	err := c.dump(ctx, q, func() { d = Description{} }, func(m message) {
 		if m.family == table.Family && text(attr(m.body, unix.NFTA_TABLE_NAME)) == table.Name {
-			dormant = be32(attr(m.body, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0
+			d = Description{Exists: true, Dormant: be32(attr(m.body, unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT != 0}
 		}
 	})
-	if err != nil {
-		return false, fmt.Errorf("nftables: list tables of %s: %w", table.Family, err)
+	if err != nil || !d.Exists {
+		return Description{}, wrap(err, "list tables of "+table.Family.String())
 	}
-	return dormant, nil
+	if d.Chains, err = c.Chains(ctx, table); err != nil {
+		return Description{}, err
+	}
+	if d.Rules, err = c.Rules(ctx, table); err != nil {
+		return Description{}, err
+	}
+	d.Sets, err = c.Sets(ctx, table)
+	return d, err
+}
+
+func wrap(err error, op string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("nftables: %s: %w", op, err)
 }
 
 // Chains returns the chains of a table; none if there is no such table.

@@ -1,0 +1,108 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/podnet/podnet/internal/nfnl"
+	"github.com/podnet/podnet/service"
+)
+
+// Dataplane is the nftables dataplane. Make one with New.
+type Dataplane struct {
+	k Kernel
+	o Options
+
+	mu       sync.Mutex
+	tables   []*table
+	services map[service.Name]*svc
+	node     service.Node
+	have     map[*table]*snapshot // after Observe, until an Apply was done
+	known    bool                 // services and tables are what the kernel has; else Observe has to look
+	applied  bool                 // there was an Apply
+	applies  int
+	tx       nfnl.Transaction
+	attempts int
+}
+
+var _ service.Dataplane = (*Dataplane)(nil)
+
+// New returns a Dataplane that writes to k. It touches nothing.
+func New(k Kernel, o Options) *Dataplane {
+	d := &Dataplane{k: k, o: o.withDefaults(), services: map[service.Name]*svc{}}
+	for _, f := range families() {
+		d.tables = append(d.tables, newTable(f, o.Name))
+	}
+	return d
+}
+
+// Capabilities says what the dataplane can do.
+func (d *Dataplane) Capabilities() service.Capabilities { return capabilities() }
+
+// Observe reads the tables.
+func (d *Dataplane) Observe(ctx context.Context) (service.Observed, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.observeAll(ctx)
+}
+
+func (d *Dataplane) observeAll(ctx context.Context) (service.Observed, error) {
+	var all service.Observed
+	have := map[*table]*snapshot{}
+	for _, t := range d.tables {
+		h, err := d.observe(ctx, t)
+		if err != nil {
+			return service.Observed{}, d.explain(ctx, err)
+		}
+		have[t] = h
+		n := h.counts()
+		all.Frontends += n.Frontends
+		all.Backends += n.Backends
+	}
+	all.Foreign = d.known && d.applied && !d.agrees(have)
+	d.have, d.known = have, false
+	return all, nil
+}
+
+// Cleanup removes the tables.
+func (d *Dataplane) Cleanup(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tx.Reset()
+	for _, t := range d.tables {
+		seen, err := d.k.Describe(ctx, t.name)
+		if err != nil {
+			return d.explain(ctx, err)
+		}
+		if seen.Exists {
+			d.tx.DeleteTable(t.name)
+		}
+	}
+	if err := d.k.Commit(ctx, &d.tx); err != nil {
+		return fmt.Errorf("service/nft: remove tables: %w", err)
+	}
+	d.forget()
+	return nil
+}
+
+// forget has the next Apply look first.
+func (d *Dataplane) forget() {
+	d.services, d.have, d.known = map[service.Name]*svc{}, nil, false
+	for i, t := range d.tables {
+		d.tables[i] = newTable(t.family, d.o.Name)
+	}
+}
+
+// Watch tells of changes to our tables by others.
+func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
+	ours := map[nfnl.Table]bool{{}: true}
+	for _, t := range d.tables {
+		ours[t.name] = true
+	}
+	return d.k.Watch(ctx, func(e nfnl.Event) {
+		if ours[e.Table] {
+			notify()
+		}
+	})
+}

@@ -1,0 +1,245 @@
+package nft
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/nfnl"
+	"github.com/podnet/podnet/service"
+)
+
+// idleApplies is for how many more Applies the chain of a class stays that nobody uses: most come back.
+const idleApplies = 16
+
+// classState is a class, or an orphan: a chain that was found or is used no more.
+type classState struct {
+	class  class
+	name   string
+	number uint32
+	refs   int
+	tag    int // of the change that uses it first
+	idle   int // the Apply since which nobody uses it
+
+	element bool     // of the map of classes, in the kernel
+	chains  []string // in the kernel, as they must be
+}
+
+// layer is what lay works with.
+type layer struct {
+	run  *run
+	s    *sink
+	last bool
+}
+
+// outcome is what is true of a table once a transaction is done.
+type outcome struct {
+	exists  bool
+	broken  bool
+	base    *base
+	pods    service.LocalPods
+	written []*classState // in place with element and chains
+	chains  map[*classState][]string
+	gone    []*classState // without element, or if they were so already, gone
+	sets    []string
+}
+
+// lay writes the table, its sets, chains and classes as far as they are not there yet.
+func (t *table) lay(l *layer) outcome {
+	d, tx := l.run.d, l.s.tx
+	tx.Tag = tagLayout
+	out := outcome{exists: t.exists, broken: t.broken, base: t.base, pods: t.pods, chains: map[*classState][]string{}}
+	needed := t.needed(d.node)
+	if !needed {
+		if t.exists && l.last && l.run.full && l.s.have != nil {
+			tx.DeleteTable(t.name)
+			out = outcome{}
+		}
+		if !t.exists || !out.exists {
+			return out
+		}
+	}
+	if t.broken {
+		tx.DeleteTable(t.name)
+	}
+	if t.broken || !t.exists {
+		tx.AddTable(t.name)
+		for _, s := range t.family.sets(d.o) {
+			tx.AddSet(t.name, s)
+		}
+	}
+	out.exists, out.broken = true, false
+	t.layBase(l, &out)
+	t.layClasses(l, &out)
+	if l.last {
+		t.tidyUp(l, &out)
+	}
+	return out
+}
+
+// layBase writes the chains that every table has, if what they depend on changed.
+func (t *table) layBase(l *layer, out *outcome) {
+	d := l.run.d
+	now := base{
+		mark: d.o.MasqueradeMark, nodePorts: t.nodePorts > 0, restricted: t.restricted > 0,
+		nodePortAddrs: prefixesOf(t.family, d.node.NodePortAddrs), allNodePorts: len(d.node.NodePortAddrs) == 0, serviceCIDRs: prefixesOf(t.family, d.node.ServiceCIDRs),
+	}
+	for bits, n := range t.prefixes {
+		if n > 0 {
+			now.prefixes = append(now.prefixes, bits)
+		}
+	}
+	if t.base != nil && t.base.equal(now) {
+		return
+	}
+	var before map[string][]string
+	if t.base != nil {
+		before = map[string][]string{}
+		for _, c := range t.base.chains(t.family) {
+			before[c.Name] = c.comments(t.family)
+		}
+	} else if l.s.have != nil {
+		before = l.s.have.chains
+	}
+	for _, c := range now.chains(t.family) {
+		if was, there := before[c.Name]; !there || !slices.Equal(was, c.comments(t.family)) {
+			c.write(l.s.tx, t.name, t.family)
+		}
+	}
+	out.base = &now
+}
+
+// layClasses writes the chains of classes that are used and not there, and of all if pods are told in another way than before.
+func (t *table) layClasses(l *layer, out *outcome) {
+	d := l.run.d
+	again := !(service.Node{LocalPods: d.node.LocalPods}).Equal(service.Node{LocalPods: t.pods})
+	out.pods = d.node.LocalPods
+	var key value
+	for _, c := range t.classes {
+		if c.refs == 0 || c.element && c.chains != nil && !again {
+			continue
+		}
+		l.s.tx.Tag = tagLayout
+		if !c.element {
+			l.s.tx.Tag = c.tag
+		}
+		var names []string
+		for _, one := range c.class.chains(t.family, d.node, d.o.MasqueradeMark) {
+			names = append(names, one.Name)
+			if l.s.have != nil && slices.Equal(l.s.have.chains[one.Name], one.comments(t.family)) {
+				continue
+			}
+			one.write(l.s.tx, t.name, t.family)
+		}
+		if k := key.reset().word(c.number).bytes(); !c.element {
+			l.s.tx.AddElement(t.name, setClasses, nfnl.Element{Key: k, Verdict: nfnl.Verdict{Kind: nfnl.Goto, Chain: c.name}})
+		}
+		out.written = append(out.written, c)
+		out.chains[c] = names
+	}
+}
+
+// tidyUp removes elements that nobody wants. When something is written anyway, it removes chains that nobody has used for some time: first the element that leads to a chain, and
+// with another transaction the chain (before Linux 6.2 both at once is EBUSY).
+func (t *table) tidyUp(l *layer, out *outcome) {
+	tx := l.s.tx
+	if l.s.have != nil && !l.run.keep && !t.broken {
+		l.s.have.leftovers(t.name, tx, l.s.attempt)
+	}
+	if tx.Len() == 0 || !l.run.tidy || l.run.keep {
+		return
+	}
+	tx.Tag = tagTidy
+	var key value
+	for _, c := range t.orphans {
+		if c.element {
+			tx.DeleteElement(t.name, setClasses, nfnl.Element{Key: key.reset().word(c.number).bytes()})
+		} else {
+			for _, name := range c.chains {
+				tx.DeleteChain(t.name, name)
+			}
+		}
+		out.gone = append(out.gone, c)
+	}
+	for _, name := range t.foreign {
+		tx.DeleteSet(t.name, name)
+		out.sets = append(out.sets, name)
+	}
+}
+
+// accept makes an outcome true.
+func (t *table) accept(o outcome) {
+	t.exists, t.broken, t.base, t.pods = o.exists, o.broken, o.base, o.pods
+	for _, c := range o.written {
+		c.element, c.chains = true, o.chains[c]
+	}
+	for _, c := range o.gone {
+		if c.element {
+			c.element = false
+		} else {
+			delete(t.orphans, c.name)
+		}
+	}
+	if o.sets != nil {
+		t.foreign = nil
+	}
+	if !t.exists {
+		name := t.name
+		*t = *newTable(t.family, "")
+		t.name = name
+	}
+}
+
+// retire makes orphans of classes that nobody has used for some time.
+func (t *table) retire(apply int) {
+	for k, c := range t.classes {
+		switch {
+		case c.refs > 0:
+			c.idle = 0
+		case c.idle == 0:
+			c.idle = apply
+		case apply-c.idle > idleApplies:
+			delete(t.classes, k)
+			if c.chains != nil {
+				t.orphans[c.name] = c
+			}
+		}
+	}
+}
+
+// adopt takes over what the kernel has.
+func (t *table) adopt(h *snapshot) {
+	t.exists, t.broken, t.foreign = h.exists, h.broken, h.foreign
+	if h.broken {
+		*h = *newSnapshot(t.family) // nothing of it can be used
+		return
+	}
+	for _, e := range h.frontends {
+		t.nextID = max(t.nextID, e.id+1)
+	}
+	for k := range h.endpoints {
+		t.nextID = max(t.nextID, uint32(k>>32)+1)
+	}
+	own := map[string]bool{}
+	for _, c := range (base{}).chains(t.family) {
+		own[c.Name] = true
+	}
+	for name := range h.chains {
+		if !own[name] {
+			main := strings.TrimSuffix(strings.TrimSuffix(name, "/pod"), "/host")
+			o := t.orphans[main]
+			if o == nil {
+				o = &classState{name: main}
+				t.orphans[main] = o
+			}
+			o.chains = append(o.chains, name)
+		}
+	}
+	for number, name := range h.classes {
+		t.nextClass = max(t.nextClass, number+1)
+		if o := t.orphans[name]; o != nil && !o.element {
+			o.number, o.element = number, true
+			continue
+		}
+		h.stray = append(h.stray, number)
+	}
+}

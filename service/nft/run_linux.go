@@ -1,0 +1,147 @@
+package nft
+
+import (
+	"context"
+	"errors"
+
+	"github.com/podnet/podnet/internal/nfnl"
+)
+
+// run is the work of one Apply.
+type run struct {
+	d      *Dataplane
+	ctx    context.Context
+	tidy   bool // remove chains that nobody uses any more
+	keep   bool // leave what nobody asked for
+	full   bool
+	writes int
+}
+
+// do writes changes. Those that the kernel refuses are marked and left out. last says that no more changes follow.
+func (r *run) do(changes []change, last bool) error {
+	for {
+		tx, after := r.collect(changes, last)
+		if tx.Len() == 0 {
+			r.done(changes, after)
+			return nil
+		}
+		err := r.d.k.Commit(r.ctx, tx)
+		if err == nil {
+			r.writes += tx.Len()
+			r.done(changes, after)
+			return nil
+		}
+		r.undo(changes)
+		if errors.Is(err, nfnl.ErrTooLarge) && len(changes) > 1 {
+			half := len(changes) / 2
+			if err := r.do(changes[:half], false); err != nil {
+				return err
+			}
+			changes = changes[half:]
+			continue
+		}
+		var refused nfnl.Refused
+		if !errors.As(err, &refused) || !r.blame(changes, refused) {
+			return err
+		}
+	}
+}
+
+// collect makes the transaction of changes, and returns what is to be remembered once it is done.
+func (r *run) collect(changes []change, last bool) (*nfnl.Transaction, []outcome) {
+	d := r.d
+	var sinks []*sink
+	for try := true; try; {
+		d.tx.Reset()
+		d.attempts++
+		sinks = sinks[:0]
+		for _, t := range d.tables {
+			sinks = append(sinks, &sink{table: t.name, tx: &d.tx, have: d.have[t], attempt: d.attempts})
+		}
+		for i := range changes {
+			if c := &changes[i]; !c.skip {
+				d.tx.Tag = i + 1
+				d.shift(c.old, c.now, sinks)
+				c.shifted = true
+			}
+		}
+		if try = r.conflicts(changes, sinks); try {
+			r.undo(changes)
+		}
+	}
+	after := make([]outcome, len(d.tables))
+	for i, t := range d.tables {
+		after[i] = t.lay(&layer{run: r, s: sinks[i], last: last})
+	}
+	return &d.tx, after
+}
+
+// conflicts gives up on changes that want what others have. What they had before may be what is in conflict, so that is left out too.
+func (r *run) conflicts(changes []change, sinks []*sink) bool {
+	found := false
+	for _, s := range sinks {
+		for _, tag := range s.conflict {
+			c := &changes[tag-1]
+			c.err, c.skip, found = errors.Join(errTwice, c.err), true, true
+		}
+	}
+	return found
+}
+
+var errTwice = errors.New("another Service has this address and port; a Tracker gives it to one only")
+
+// undo takes the changes back in memory.
+func (r *run) undo(changes []change) {
+	discard := make([]*sink, len(r.d.tables))
+	for i := range discard {
+		discard[i] = &sink{}
+	}
+	for i := len(changes) - 1; i >= 0; i-- {
+		if c := &changes[i]; c.shifted {
+			r.d.shift(c.now, c.old, discard)
+			c.shifted = false
+		}
+	}
+}
+
+// blame gives up on what the kernel named. It reports whether there is something left to try.
+func (r *run) blame(changes []change, refused nfnl.Refused) bool {
+	progress := false
+	for _, e := range refused {
+		switch {
+		case e.Whole || e.Tag == tagLayout:
+			return false
+		case e.Tag == tagTidy:
+			progress = progress || r.tidy
+			r.tidy = false
+		default:
+			if c := &changes[e.Tag-1]; !c.skip {
+				c.err = errors.Join(c.err, e)
+				r.d.fallBack(c)
+				progress = true
+			}
+		}
+	}
+	return progress
+}
+
+// done remembers what the kernel has now.
+func (r *run) done(changes []change, after []outcome) {
+	for _, h := range r.d.have {
+		h.done[r.d.attempts] = true
+	}
+	for i, t := range r.d.tables {
+		t.accept(after[i])
+	}
+	for i := range changes {
+		c := &changes[i]
+		c.shifted = false
+		switch {
+		case c.skip:
+		case c.now == nil:
+			delete(r.d.services, c.name)
+		default:
+			r.d.services[c.name] = c.now
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package nft
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/podnet/podnet/internal/nfnl"
+	"github.com/podnet/podnet/service"
+)
+
+// snapshot is what the kernel has of a table.
+type snapshot struct {
+	family family
+	exists bool
+	broken bool // has to be made anew: another layout, or switched off
+
+	chains  map[string][]string // comments of the rules
+	foreign []string            // sets that are not ours
+
+	frontends map[[24]byte]frontSeen
+	endpoints map[uint64]endpointSeen
+	others    map[string]map[string]int // of all other sets, by set and key
+	classes   map[uint32]string         // the chains of classes
+	stray     []uint32                  // classes that lead nowhere useful
+
+	done map[int]bool // transactions that were committed
+}
+
+func newSnapshot(f family) *snapshot {
+	return &snapshot{
+		family: f, chains: map[string][]string{}, frontends: map[[24]byte]frontSeen{}, endpoints: map[uint64]endpointSeen{},
+		others: map[string]map[string]int{}, classes: map[uint32]string{}, done: map[int]bool{},
+	}
+}
+
+// seen elements have the number of the transaction that wants them; 0 is none.
+type frontSeen struct {
+	attempt   int
+	class, id uint32
+}
+
+type endpointSeen struct {
+	attempt int
+	value   [20]byte
+}
+
+// claimed is what claim finds.
+type claimed uint8
+
+const (
+	missing claimed = iota
+	same            // it is there
+	other           // it is there with other data
+	taken           // something else wants it
+)
+
+// claim notes that a transaction wants an element.
+func (h *snapshot) claim(set string, key, data []byte, attempt int) claimed {
+	switch set {
+	case setFrontends:
+		k := [24]byte(append(make([]byte, 0, 24), key...)[:24])
+		e, there := h.frontends[k]
+		c := h.judge(there, e.attempt, attempt, e.class == readWord(data[4:]) && e.id == readWord(data[8:]))
+		if c == same || c == other {
+			e.attempt = attempt
+			h.frontends[k] = e
+		}
+		return c
+	case setEndpoints:
+		k := joined(key)
+		e, there := h.endpoints[k]
+		c := h.judge(there, e.attempt, attempt, string(e.value[:len(data)]) == string(data))
+		if c == same || c == other {
+			e.attempt = attempt
+			h.endpoints[k] = e
+		}
+		return c
+	}
+	of, there := h.others[set][string(key)]
+	c := h.judge(there, of, attempt, true)
+	if c == same {
+		h.others[set][string(key)] = attempt
+	}
+	return c
+}
+
+func (h *snapshot) judge(there bool, claimedBy, attempt int, equal bool) claimed {
+	switch {
+	case !there:
+		return missing
+	case h.wanted(claimedBy) || claimedBy == attempt:
+		return taken
+	case equal:
+		return same
+	}
+	return other
+}
+
+// wanted reports whether the transaction that claimed an element was done.
+func (h *snapshot) wanted(attempt int) bool { return h.done[attempt] }
+
+// joined makes one number of id and index in an endpoint's key.
+func joined(key []byte) uint64 { return uint64(readWord(key))<<32 | uint64(readWord(key[4:])) }
+
+// idOf returns the id that the kernel has for a port, by its frontends; 0 if it has none. used are those that belong to other ports already.
+func (h *snapshot) idOf(p *service.PortProgram, used map[uint32]bool) uint32 {
+	var key value
+	for i := range p.Frontends {
+		k := [24]byte(append(make([]byte, 0, 24), key.reset().frontend(h.family, p.Protocol, &p.Frontends[i]).bytes()...)[:24])
+		if e, there := h.frontends[k]; there && e.id != 0 && !used[e.id] {
+			return e.id
+		}
+	}
+	return 0
+}
+
+// listOf returns the first n endpoints that the kernel has for an id.
+func (h *snapshot) listOf(id, kind uint32, n int) list {
+	var l list
+	for i := range uint32(n) {
+		if e, there := h.endpoints[uint64(id)<<32|uint64(kind<<31|i)]; there {
+			l.backends = append(l.backends, service.Backend{Addr: h.family.readEndpoint(e.value[:])})
+			l.index = append(l.index, i)
+		}
+	}
+	order := make([]int, len(l.index))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Or(l.backends[a].Addr.Compare(l.backends[b].Addr), a-b) })
+	var sorted list
+	var last netip.AddrPort
+	for _, i := range order {
+		if l.backends[i].Addr != last {
+			sorted.backends, sorted.index = append(sorted.backends, l.backends[i]), append(sorted.index, l.index[i])
+			last = l.backends[i].Addr
+		}
+	}
+	return sorted
+}
+
+// leftovers removes what nobody claimed, with an attempt or before.
+func (h *snapshot) leftovers(t nfnl.Table, tx *nfnl.Transaction, attempt int) {
+	size := 4*int(h.family.words) + 8
+	for k, e := range h.frontends {
+		if e.attempt != attempt && !h.wanted(e.attempt) {
+			tx.DeleteElement(t, setFrontends, nfnl.Element{Key: k[:size]})
+		}
+	}
+	var key value
+	for k, e := range h.endpoints {
+		if e.attempt != attempt && !h.wanted(e.attempt) {
+			tx.DeleteElement(t, setEndpoints, nfnl.Element{Key: key.reset().word(uint32(k >> 32)).word(uint32(k)).bytes()})
+		}
+	}
+	for set, elements := range h.others {
+		for k, by := range elements {
+			if by != attempt && !h.wanted(by) {
+				tx.DeleteElement(t, set, nfnl.Element{Key: []byte(k)})
+			}
+		}
+	}
+	for _, number := range h.stray {
+		tx.DeleteElement(t, setClasses, nfnl.Element{Key: key.reset().word(number).bytes()})
+	}
+}
