@@ -18,7 +18,7 @@ import (
 )
 
 func TestOptions(t *testing.T) {
-	good := options{nodes: 3, pods: 2, backend: "vxlan", family: "dual"}
+	good := options{nodes: 3, pods: 2, backend: "vxlan", family: "dual", proxy: "nftables", checks: "all"}
 	if err := good.validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -30,6 +30,9 @@ func TestOptions(t *testing.T) {
 		{func(o *options) { o.pods = 51 }, "--pods 51: allowed are 1 to 50 per node"},
 		{func(o *options) { o.backend = "udp" }, `--backend "udp": allowed are vxlan and host-gw`},
 		{func(o *options) { o.family = "ipx" }, `--family "ipx": allowed are dual, ipv4 and ipv6`},
+		{func(o *options) { o.proxy = "auto" }, `--proxy "auto": allowed are nftables, ipvs, iptables, none`},
+		{func(o *options) { o.checks = "none" }, `--checks "none": allowed are all and services`},
+		{func(o *options) { o.checks, o.proxy = "services", "none" }, `--checks services: needs another --proxy than none`},
 	} {
 		o := good
 		c.change(&o)
@@ -97,12 +100,12 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// build makes the three binaries.
+// build makes the binaries.
 func build(t *testing.T) string {
 	t.Helper()
 	rtnltest.RequireKernel(t, "the namespaces of a lab")
 	bin := t.TempDir()
-	cmd := exec.Command("go", "build", "-o", bin+"/", "./cmd/podnet-agent", "./cmd/podnet-cni", "./examples/lab")
+	cmd := exec.Command("go", "build", "-o", bin+"/", "./cmd/podnet-agent", "./cmd/podnet-cni", "./cmd/podnet-proxy", "./examples/lab")
 	cmd.Dir = "../.."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -85,6 +85,7 @@ type summary struct {
 	Nodes    []nodeJSON      `json:"nodes"`
 	Conflist json.RawMessage `json:"conflist,omitempty"`
 	Checks   []row           `json:"checks"`
+	Answered map[string]int  `json:"answered,omitempty"` // requests to the Service web under load, by pod
 	Skipped  []string        `json:"skipped,omitempty"`
 	Passed   int             `json:"passed"`
 	Failed   int             `json:"failed"`
@@ -104,7 +105,7 @@ func (l *lab) json(w io.Writer, runErr error) error {
 	s := summary{
 		Options: map[string]any{"nodes": l.options.nodes, "pods": l.options.pods, "backend": l.backend, "family": l.family, "kubernetes": l.kubernetes, "proxy": l.proxy,
 			"checks": l.checks},
-		Checks: l.report.rows, Skipped: l.report.skipped, Seconds: time.Since(l.report.start).Seconds(),
+		Checks: l.report.rows, Answered: l.answered, Skipped: l.report.skipped, Seconds: time.Since(l.report.start).Seconds(),
 	}
 	s.Passed, s.Failed = l.report.count()
 	if runErr != nil {

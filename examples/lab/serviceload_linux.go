@@ -285,7 +285,8 @@ func (l *lab) proxiesRestarted(ctx context.Context) {
 		r := t.finish()
 		l.answered = merge(l.answered, t.load.answered.counts())
 		l.report.add(row{Name: name, Family: familyName(t.v6), Cells: []cell{
-			t.load.without(), result("open connection stays", still), result("UDP flow stays", stays(t.flow, r))},
+			t.load.without(), result("open connection stays", still), result("UDP flow stays", stays(t.flow, r)),
+			result("evenly", even(t.load.answered.counts(), len(l.services.web.members)))},
 			Detail: fmt.Sprintf("%v; UDP %v", t.load, r)})
 	}
 }
@@ -296,6 +297,22 @@ func stays(f *flow, r flowResult) error {
 		return fmt.Errorf("answered by %s, want one pod", shares(by))
 	}
 	return r.loss()
+}
+
+// even returns an error if an endpoint got more or less than chance explains: six standard deviations.
+func even(counts map[string]int, endpoints int) error {
+	total, p := 0, 1/float64(endpoints)
+	for _, n := range counts {
+		total += n
+	}
+	want := float64(total) * p
+	most := 6*math.Sqrt(want*(1-p)) + 1
+	for name, n := range counts {
+		if math.Abs(float64(n)-want) > most {
+			return fmt.Errorf("%s got %d of %d, want %.0f +- %.0f", name, n, total, want, most)
+		}
+	}
+	return nil
 }
 
 // chain sends requests through everything that stands between a user and a pod.
