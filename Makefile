@@ -12,7 +12,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: help build lab lab-kubernetes test check unit race bench sim faults fuzz dist clean
+.PHONY: help build lab lab-kubernetes test check unit race vm-test bench sim faults fuzz dist clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -37,8 +37,8 @@ lab-kubernetes:
 	bin/lab --kubernetes $(LAB)
 
 test: check unit race
-	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory lab; \
-	else echo "make test: not root: the kernel tests were skipped (each says so with go test -v) and the lab was not run"; fi
+	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory vm-test lab; \
+	else echo "make test: not root: the kernel tests were skipped (each says so with go test -v), and the guest kernel and the lab were not run"; fi
 
 # Formatting, vet and staticcheck, on Linux and for people who write code on a Mac.
 check:
@@ -58,6 +58,15 @@ race:
 	@if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v "$$($(GO) env CC)" >/dev/null; then \
 		echo "$(GO) test -race -short ./..."; $(GO) test -race -short -timeout 15m ./...; \
 	else echo "race: skipped: no C compiler for cgo"; fi
+
+# The tests that meet another kernel: Debian's, which has IPVS, in a guest of qemu (test/vm). Others: make vm-test VM=./masq VM_FLAGS='-v -run Kernel'.
+VM ?= ./test/vm/vmtest ./rtnl/... ./internal/nfnl ./service/conntrack ./service/nft/... ./service/ipvs/...
+VM_FLAGS ?=
+vm-test:
+	@test/install-tools vm
+	@test/vm/build
+	REQUIRE_VM=1 $(GO) test ./test/vm/...
+	$(GO) run ./test/vm/run -limit 40m $(VM_FLAGS) $(VM)
 
 # Measured beside the peers, in one run each: every figure is a ratio. Needs root.
 bench:

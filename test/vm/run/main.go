@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -91,7 +92,8 @@ func (o options) main(ctx context.Context, args []string, isCommand bool) (int, 
 		config.Console = os.Stderr
 	}
 	if !isCommand {
-		temp, err := os.MkdirTemp("", "podnet-vm-tests-")
+		sweep()
+		temp, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", tempPrefix, os.Getpid()))
 		if err != nil {
 			return 2, err
 		}
@@ -176,6 +178,23 @@ func (o options) compile(ctx context.Context, temp string, packages []string) (s
 	}
 	path := filepath.Join(temp, "plan.json")
 	return path, p.write(path)
+}
+
+// tempPrefix and the number of the process are in the names of the directories of test binaries.
+const tempPrefix = "podnet-vm-tests-"
+
+// sweep removes the directories of killed runs.
+func sweep() {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), tempPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), tempPrefix), "-")
+		if n, err := strconv.Atoi(pid); err == nil && n > 0 && errors.Is(syscall.Kill(n, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(dir) // another run may do it at the same time
+		}
+	}
 }
 
 // environment is this machine's but for what is not true in the guest. Tests look for the build cache and for other programs by it.

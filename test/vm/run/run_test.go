@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -89,6 +91,30 @@ func TestEnvironment(t *testing.T) {
 	}
 	if slices.Contains(env, "TMPDIR=/x") {
 		t.Error("TMPDIR of the host is passed on")
+	}
+}
+
+func TestSweep(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	gone := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-1", tempPrefix, dead.Process.Pid))
+	kept := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-1", tempPrefix, os.Getpid()))
+	other := filepath.Join(os.TempDir(), "podnet-vm-tests-x")
+	for _, dir := range []string{gone, kept, other} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep()
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{kept, other}, left); diff != "" {
+		t.Error(diff)
 	}
 }
 

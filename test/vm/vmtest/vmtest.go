@@ -33,22 +33,21 @@ func Lacking(t testing.TB, why string) {
 	t.Skipf("%s; make vm-test runs it in a guest", why)
 }
 
-// Guest returns the directory of the guest for tests that boot it. If it is not made the test is skipped, or fails if REQUIRE_VM=1 is in the environment. It is
-// skipped with -short, and in a guest.
+// Guest returns the directory of the guest for tests that boot it. They run with REQUIRE_VM=1 in the environment, and are skipped without it, with -short and in
+// a guest: each takes both processors for some seconds, beside which no other test should run.
 func Guest(t testing.TB) string {
 	t.Helper()
 	switch {
 	case InGuest():
 		t.Skip("a guest in a guest is too slow")
 	case testing.Short():
-		t.Skip("takes some seconds, with two processors")
+		t.Skip("boots a guest: not with -short")
+	case os.Getenv("REQUIRE_VM") != "1":
+		t.Skip("boots a guest: make vm-test, or REQUIRE_VM=1 after test/vm/build")
 	}
 	dir, err := vm.Find()
-	if err != nil && os.Getenv("REQUIRE_VM") == "1" {
-		t.Fatalf("REQUIRE_VM=1: %v", err)
-	}
 	if err != nil {
-		t.Skip(err)
+		t.Fatalf("REQUIRE_VM=1: %v", err)
 	}
 	return dir
 }
