@@ -2,6 +2,7 @@
 #
 #   make lab               build the binaries and bring up a cluster network on this machine (root)
 #   make lab-kubernetes    the same with a real Kubernetes control plane (root)
+#   make lab-ipvs          its Services in mode ipvs, in a guest whose kernel has IPVS
 #   make test              run every check and test (as root also those on the real kernel)
 
 SHELL := /bin/bash
@@ -12,7 +13,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: help build lab lab-kubernetes test check unit race vm-test bench sim faults fuzz dist clean
+.PHONY: help build lab lab-kubernetes lab-ipvs test check unit race vm-test bench sim faults fuzz dist clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,6 +36,13 @@ lab-kubernetes:
 	@GO="$(GO)" test/kube/build
 	@$(MAKE) --no-print-directory build
 	bin/lab --kubernetes $(LAB)
+
+# The lab's Services in mode ipvs, in the guest of test/vm, which is made once. Needs no root. Other modes meet an older kernel there: make lab-ipvs LAB="--proxy nftables".
+lab-ipvs:
+	@test/install-tools vm
+	@test/vm/build
+	@$(MAKE) --no-print-directory build
+	$(GO) run ./test/vm/run -limit 10m -- bin/lab --checks services --proxy ipvs $(LAB)
 
 test: check unit race
 	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory vm-test lab; \
