@@ -45,6 +45,7 @@ service/iptables/iptablestest: service/servicetest service github.com/google/go-
 service/conntrack:          internal golang.org/x/sys/unix
 service/conntrack/conntracktest: service/conntrack github.com/google/go-cmp
 service/internal/flowtable: service/servicetest service internal k8s.io/api k8s.io/apimachinery sigs.k8s.io/yaml
+service/internal/wire:      service/servicetest service rtnl/rtnltest rtnl internal golang.org/x/sys/unix
 
 # What two concerns share and no user needs.
 internal/reconcile:         rtnl
