@@ -88,7 +88,7 @@ func (b base) chains(f family) []chain {
 	masquerade := []expr.Any{&expr.Masq{FullyRandom: true}}
 	post.add("marked", takeMark(b.mark), masquerade)
 	post.add("hairpin", f.hairpin(), masquerade)
-	return []chain{b.services(f), b.firewall(f), b.entry(f, chainPrerouting, nfnl.Prerouting), b.entry(f, chainOutput, nfnl.Output), post}
+	return []chain{b.firewall(f), b.services(f), b.entry(f, chainPrerouting, nfnl.Prerouting), b.entry(f, chainOutput, nfnl.Output), post}
 }
 
 // entry is a base chain that packets to Services pass. Behind the Services it guards their addresses, from output for all, from prerouting unless the address is the node's own (such
