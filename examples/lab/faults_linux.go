@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,7 +67,8 @@ func (l *lab) heals(ctx context.Context) {
 type flowPath struct {
 	from  string
 	to    func(ipv6 bool) netip.AddrPort
-	fresh bool // every datagram is a new connection
+	fresh bool          // every datagram is a new connection
+	limit time.Duration // of the outage; 0 is healLimit
 }
 
 func podFlow(a, b *pod) flowPath {
@@ -98,8 +100,8 @@ func (l *lab) heal(ctx context.Context, name string, path flowPath, fault func(i
 		r := f.finish()
 		switch {
 		case err != nil:
-		case r.outage > healLimit:
-			err = fmt.Errorf("outage %s, allowed are %s", ms(r.outage), ms(healLimit))
+		case r.outage > cmp.Or(path.limit, healLimit):
+			err = fmt.Errorf("outage %s, allowed are %s", ms(r.outage), ms(cmp.Or(path.limit, healLimit)))
 		}
 		l.report.add(row{Name: name + ", healed", Family: familyName(v6), Cells: []cell{result("healed", err)},
 			Detail: "outage " + ms(r.outage)})

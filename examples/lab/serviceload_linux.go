@@ -145,8 +145,25 @@ func (f *flow) speakers() map[string]int {
 func (l *lab) serviceLoad(ctx context.Context) {
 	l.churn(ctx)
 	l.proxiesRestarted(ctx)
-	l.heal(ctx, "nft flushed, NodePort from outside", flowPath{from: l.outside.netns, to: func(v6 bool) netip.AddrPort { return l.services.web.nodePortOf(l.nodes[0], v6) }, fresh: true},
-		func(bool) error { return runIn(l.nodes[0].netns, "nft", "flush", "ruleset") })
+	l.flushed(ctx)
+}
+
+// flushed takes the rules of a node away, as an administrator or a firewall's start does. Nobody is told of a change of iptables: that proxy looks for itself.
+func (l *lab) flushed(ctx context.Context) {
+	n := l.nodes[0]
+	path := flowPath{from: l.outside.netns, to: func(v6 bool) netip.AddrPort { return l.services.web.nodePortOf(n, v6) }, fresh: true}
+	flush := func(bool) error { return runIn(n.netns, "nft", "flush", "ruleset") }
+	if l.proxy == "iptables" {
+		path.limit = 10 * time.Second
+		flush = func(v6 bool) error {
+			iptables := "iptables"
+			if v6 {
+				iptables = "ip6tables"
+			}
+			return runIn(n.netns, iptables, "-t", "nat", "-F")
+		}
+	}
+	l.heal(ctx, "rules flushed, NodePort from outside", path, flush)
 }
 
 // grace is how long a pod that is being deleted still serves; a kubelet gives it 30 s. With Kubernetes it is longer: an EndpointSlice controller takes up to a second.
