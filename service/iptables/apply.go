@@ -17,13 +17,17 @@ func (d *Dataplane) Apply(ctx context.Context, delta service.Delta) (service.Res
 	if !d.observed {
 		return service.Result{}, errors.New("iptables: Apply before Observe")
 	}
-	r := result{failed: map[service.Name][]error{}}
+	r := result{failed: map[service.Name][]error{}, refused: map[service.Name]service.Family{}}
 	gone := d.gone(delta)
 	for _, f := range service.Families() {
 		if err := d.applyFamily(ctx, d.families[f], delta, gone, &r); err != nil {
 			d.observed = false
 			return service.Result{}, err
 		}
+	}
+	if err := d.alsoBack(ctx, &r); err != nil {
+		d.observed = false
+		return service.Result{}, err
 	}
 	for _, n := range gone {
 		delete(d.programs, n)
@@ -38,8 +42,9 @@ func (d *Dataplane) Apply(ctx context.Context, delta service.Delta) (service.Res
 
 // result collects what both families did.
 type result struct {
-	failed map[service.Name][]error
-	writes int
+	failed  map[service.Name][]error
+	refused map[service.Name]service.Family // failed in a family that is there
+	writes  int
 }
 
 func (r *result) fail(n service.Name, f service.Family, err error) {
@@ -75,6 +80,29 @@ func (d *Dataplane) gone(delta service.Delta) []service.Name {
 	return gone
 }
 
+// alsoBack takes Services that were refused in one family back in the other too: each is there as a whole, or as it was before.
+func (d *Dataplane) alsoBack(ctx context.Context, r *result) error {
+	for _, f := range service.Families() {
+		fam := d.families[f]
+		if fam.err != nil {
+			continue
+		}
+		some := false
+		for n, where := range r.refused {
+			if where != f {
+				d.back(fam, n)
+				some = true
+			}
+		}
+		if some {
+			if err := d.commit(ctx, fam, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // applyFamily brings one family up to date. An error is about everything.
 func (d *Dataplane) applyFamily(ctx context.Context, fam *family, delta service.Delta, gone []service.Name, r *result) error {
 	if fam.err != nil {
@@ -101,6 +129,7 @@ func (d *Dataplane) applyFamily(ctx context.Context, fam *family, delta service.
 	for _, p := range delta.Set {
 		if err := fam.put(p); err != nil {
 			r.fail(p.Name, fam.Family, err)
+			r.refused[p.Name] = fam.Family
 			d.back(fam, p.Name)
 			continue
 		}
@@ -116,6 +145,7 @@ func (d *Dataplane) applyFamily(ctx context.Context, fam *family, delta service.
 	}
 	for n, why := range culprits {
 		r.fail(n, fam.Family, why)
+		r.refused[n] = fam.Family
 		d.back(fam, n)
 	}
 	return d.commit(ctx, fam, r)

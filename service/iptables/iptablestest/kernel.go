@@ -29,6 +29,7 @@ type Kernel struct {
 	tables map[place]chains
 	fault  func(Call) error
 	lacks  map[string]bool
+	refuse string
 	local  []netip.Addr
 	writes int
 }
@@ -62,6 +63,13 @@ func (k *Kernel) Lack(feature string) {
 		k.lacks = map[string]bool{}
 	}
 	k.lacks[feature] = true
+}
+
+// Refuse makes the kernel refuse every rule with this word in it, as if it were wrong. "" ends it.
+func (k *Kernel) Refuse(word string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refuse = word
 }
 
 // SetLocal sets the host's addresses, without loopback.
@@ -244,6 +252,9 @@ func (k *Kernel) takes(t chains, chain string, r rule) error {
 	}
 	if _, ok := t[r.target]; r.jump && !ok {
 		return fmt.Errorf("couldn't load target %q: %w", r.target, errNoChain)
+	}
+	if k.refuse != "" && slices.Contains(r.args, k.refuse) {
+		return fmt.Errorf("bad argument %q", k.refuse)
 	}
 	for _, n := range r.needs() {
 		if k.lacks[n] {

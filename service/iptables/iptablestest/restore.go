@@ -108,41 +108,7 @@ func (r *restore) remove(chain string) error {
 }
 
 func (r *restore) commit() error {
-	if loop := r.loop(); loop != "" {
-		return fmt.Errorf("chain %s leads to itself", loop)
-	}
 	r.kernel.tables[place{r.family, r.table}] = r.chains
 	r.table, r.chains = "", nil
 	return nil
-}
-
-// loop returns a chain that leads back to itself.
-func (r *restore) loop() string {
-	const visiting, done = 1, 2
-	state := map[string]int{}
-	var walk func(string) string
-	walk = func(chain string) string {
-		switch state[chain] {
-		case visiting:
-			return chain
-		case done:
-			return ""
-		}
-		state[chain] = visiting
-		for _, x := range r.chains[chain] {
-			if x.jump {
-				if l := walk(x.target); l != "" {
-					return l
-				}
-			}
-		}
-		state[chain] = done
-		return ""
-	}
-	for c := range r.chains {
-		if l := walk(c); l != "" {
-			return l
-		}
-	}
-	return ""
 }
