@@ -24,7 +24,7 @@ func checkChange(c Change) syscall.Errno {
 		}
 		ok = o.Prefix.IsValid() && valid(o.Prefix.Addr()) && o.Link != ""
 	case Route:
-		ok = o.Dst.IsValid() && valid(o.Dst.Addr()) && o.Type <= Unreachable
+		ok = o.Dst.IsValid() && valid(o.Dst.Addr()) && o.Type <= Local
 	case Neigh:
 		ok = valid(o.IP) && o.Link != ""
 	case FDB:

@@ -97,10 +97,11 @@ const (
 	ProtocolBoot   Protocol = 3 // what ip(8) and flannel write
 	ProtocolStatic Protocol = 4
 
-	// ProtocolVXLAN and ProtocolHostGW are podnet's marks. They are free in iproute2 6.x's
+	// ProtocolVXLAN, ProtocolHostGW and ProtocolService are podnet's marks. They are free in iproute2 6.x's
 	// rt_protos and in FRR, BIRD, Calico (80) and Open/R (99).
-	ProtocolVXLAN  Protocol = 112
-	ProtocolHostGW Protocol = 113
+	ProtocolVXLAN   Protocol = 112
+	ProtocolHostGW  Protocol = 113
+	ProtocolService Protocol = 114
 )
 
 // Scope is the distance to a route's destination (rtm_scope, IPv4 only).
@@ -111,12 +112,15 @@ const (
 	ScopeUniverse Scope = 0
 	ScopeLink     Scope = 253
 	ScopeHost     Scope = 254
-	// ScopeAuto is what Canonical replaces: link for a route without gateway, else universe.
+	// ScopeAuto is what Canonical replaces: link for a route without gateway, host for a Local one, else universe.
 	ScopeAuto Scope = 255
 )
 
-// TableMain is the main routing table.
-const TableMain uint32 = 254
+// The kernel's tables. TableLocal holds what is delivered on this node; the kernel's own routes in it, of ProtocolKernel, are never observed.
+const (
+	TableMain  uint32 = 254
+	TableLocal uint32 = 255
+)
 
 // RouteType is the kind of a route (rtm_type). The zero RouteType is a unicast route.
 type RouteType uint8
@@ -126,6 +130,7 @@ const (
 	Unicast RouteType = iota
 	Blackhole
 	Unreachable
+	Local // delivered on this node though no device has the address: in TableLocal, out of lo
 )
 
 // Route is a route. Its key is (Table, Dst, Priority). [Route.Canonical] fills in what the kernel would, so that a wanted and
@@ -203,7 +208,9 @@ func (r Route) Canonical() Route {
 		}
 	} else if r.Scope == ScopeAuto {
 		r.Scope = ScopeLink
-		if r.Gateway.IsValid() || r.Nexthop != 0 || r.Type != Unicast {
+		if r.Type == Local {
+			r.Scope = ScopeHost
+		} else if r.Gateway.IsValid() || r.Nexthop != 0 || r.Type != Unicast {
 			r.Scope = ScopeUniverse
 		}
 	}

@@ -90,6 +90,9 @@ func (c *Conn) RouteTo(ctx context.Context, dst netip.Addr) (Route, error) {
 	}
 	name, err := c.read.linkName(o.out)
 	o.Dst = netip.PrefixFrom(dst, dst.BitLen())
+	if o.Type == Local { // where a packet goes is asked, not which route says so
+		o.Type = Unicast
+	}
 	return o.named(name), err
 }
 
@@ -112,7 +115,7 @@ func encodeRouteFilter(e *encoder, family uint8, f RouteFilter, index int32) {
 	}
 }
 
-var routeTypes = map[RouteType]uint8{Unicast: unix.RTN_UNICAST, Blackhole: unix.RTN_BLACKHOLE, Unreachable: unix.RTN_UNREACHABLE}
+var routeTypes = map[RouteType]uint8{Unicast: unix.RTN_UNICAST, Blackhole: unix.RTN_BLACKHOLE, Unreachable: unix.RTN_UNREACHABLE, Local: unix.RTN_LOCAL}
 
 // encodeRoute writes a canonical route to add, replace or delete. A deletion names gateway, device, protocol and type as well, so
 // that another route that took the key meanwhile is not hit.
@@ -189,14 +192,20 @@ type observedRoute struct {
 	errno     syscall.Errno // why there is no route, from RTM_GETROUTE of one address
 }
 
-// writable reports whether the route is one that a user could have written: not the kernel's local, broadcast, multicast and anycast routes.
+// writable reports whether the route is one that a user could have written: not the kernel's own local, broadcast, multicast and anycast routes.
 func (o observedRoute) writable() bool {
-	return !o.cached && (o.kind == unix.RTN_UNICAST || o.kind == unix.RTN_BLACKHOLE || o.kind == unix.RTN_UNREACHABLE)
+	switch o.kind {
+	case unix.RTN_UNICAST, unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE:
+		return !o.cached
+	case unix.RTN_LOCAL:
+		return !o.cached && o.Table == TableLocal && o.Protocol != ProtocolKernel
+	}
+	return false
 }
 
 func (o observedRoute) named(link string) Route {
 	r := o.Route
-	if r.Nexthop == 0 && !o.multipath && r.Type == Unicast { // IPv6 blackhole routes go out through lo
+	if r.Nexthop == 0 && !o.multipath && (r.Type == Unicast || r.Type == Local) { // IPv6 blackhole routes go out through lo
 		r.Link = link
 	}
 	return r
@@ -254,6 +263,8 @@ func (o *observedRoute) settle() {
 		o.Type, o.errno = Blackhole, unix.EINVAL
 	case unix.RTN_UNREACHABLE:
 		o.Type, o.errno = Unreachable, unix.EHOSTUNREACH
+	case unix.RTN_LOCAL:
+		o.Type = Local
 	}
 	if o.Nexthop != 0 || o.multipath || o.Type != Unicast { // the kernel shows what the nexthop object resolves to
 		o.Gateway, o.Onlink = netip.Addr{}, false

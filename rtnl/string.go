@@ -97,6 +97,8 @@ func (r Route) String() string {
 		w.add("blackhole")
 	case Unreachable:
 		w.add("unreachable")
+	case Local:
+		w.add("local")
 	}
 	w.add(r.Dst.String())
 	if r.Nexthop != 0 {

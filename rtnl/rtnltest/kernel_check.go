@@ -29,7 +29,7 @@ func (n *FakeNetns) prepare(v rtnl.Verb, object rtnl.Object) *refusal {
 		ok = o.Prefix.IsValid() && valid(o.Prefix.Addr()) && o.Link != ""
 		links = append(links, o.Link)
 	case rtnl.Route:
-		ok = o.Dst.IsValid() && valid(o.Dst.Addr()) && o.Type <= rtnl.Unreachable
+		ok = o.Dst.IsValid() && valid(o.Dst.Addr()) && o.Type <= rtnl.Local
 		links = append(links, o.Link)
 	case rtnl.Neigh:
 		ok = valid(o.IP) && o.Link != ""

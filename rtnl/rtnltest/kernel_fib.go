@@ -171,7 +171,7 @@ func (d *device) flushIPv6Routes() {
 // dropSource removes the IPv4 routes whose preferred source is no longer ours.
 func (n *FakeNetns) dropSource(ip netip.Addr) {
 	if n.fib.sources[ip] > 0 {
-		n.removeRoutes(false, func(r *route) bool { return r.Src == ip })
+		n.removeRoutes(false, func(r *route) bool { return r.Src == ip && r.Type != rtnl.Local })
 	}
 }
 
@@ -207,9 +207,6 @@ func compareRoutes(a, b *route) int {
 func (n *FakeNetns) selectRoutes(f rtnl.RouteFilter) ([]rtnl.Route, *refusal) {
 	if f.Table == 0 {
 		f.Table = rtnl.TableMain
-	}
-	if f.Table == tableLocal {
-		return nil, unmodelled("the local table")
 	}
 	var link *device
 	if f.Link != "" {

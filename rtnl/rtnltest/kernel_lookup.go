@@ -20,7 +20,7 @@ type match struct {
 
 // isLocal4 reports whether an IPv4 address is ours; the loopback network is while lo is up.
 func (n *FakeNetns) isLocal4(ip netip.Addr) bool {
-	return len(n.local[ip]) > 0 || ip.IsLoopback() && n.devices["lo"] != nil && n.devices["lo"].up()
+	return len(n.local[ip]) > 0 || ip.IsLoopback() && n.devices["lo"] != nil && n.devices["lo"].up() || n.longestMatchIn(rtnl.TableLocal, ip, nil, rtnl.ScopeUniverse) != nil
 }
 
 // longestMatch looks in the main table, see longestMatchIn.
@@ -68,6 +68,9 @@ func (n *FakeNetns) lookup4(dst netip.Addr, dev *device, least rtnl.Scope) match
 			return match{dev: d, broadcast: true}
 		}
 	}
+	if r := n.longestMatchIn(rtnl.TableLocal, dst, dev, least); r != nil {
+		return match{route: r, dev: r.out(), local: true}
+	}
 	r := n.longestMatch(dst, dev, least)
 	if r == nil {
 		return match{errno: syscall.ENETUNREACH}
@@ -95,6 +98,9 @@ func (n *FakeNetns) lookup6(dst netip.Addr, dev *device) match {
 		if d.owns(dst) && (dev == nil || d == dev) {
 			return match{dev: d, local: true}
 		}
+	}
+	if r := n.longestMatchIn(rtnl.TableLocal, dst, dev, rtnl.ScopeUniverse); r != nil {
+		return match{route: r, dev: r.out(), local: true}
 	}
 	r := n.longestMatch(dst, dev, rtnl.ScopeUniverse)
 	if r == nil {
@@ -143,7 +149,10 @@ func (n *FakeNetns) routeTo(dst netip.Addr) (rtnl.Route, *refusal) {
 	if m.local {
 		out.Link = "lo"
 		if dst.Is6() { // IPv4 keeps its local routes in the main table until someone adds rules
-			out.Table, out.Protocol = tableLocal, rtnl.ProtocolKernel
+			out.Table, out.Protocol = rtnl.TableLocal, rtnl.ProtocolKernel
+		}
+		if m.route != nil && dst.Is6() {
+			out.Protocol, out.Priority = m.route.Protocol, m.route.Priority
 		}
 		return out, nil
 	}
@@ -158,10 +167,10 @@ func (n *FakeNetns) routeTo(dst netip.Addr) (rtnl.Route, *refusal) {
 // source chooses the source address of a packet to dst that takes m; invalid if there is none.
 func (n *FakeNetns) source(dst netip.Addr, m match) netip.Addr {
 	switch {
-	case m.local:
-		return m.dev.primary(dst)
 	case m.route != nil && m.route.Src.IsValid():
 		return m.route.Src
+	case m.local:
+		return m.dev.primary(dst)
 	case dst.Is4():
 		return n.source4(m)
 	}

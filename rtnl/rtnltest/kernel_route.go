@@ -9,9 +9,8 @@ import (
 )
 
 const (
-	tableLocal = 255
-	maxRTTMTU  = 65535 - 15 // larger RTAX_MTU is silently lowered to it
-	maxAdvMSS  = 65535 - 40
+	maxRTTMTU = 65535 - 15 // larger RTAX_MTU is silently lowered to it
+	maxAdvMSS = 65535 - 40
 )
 
 func (n *FakeNetns) addRoute(o rtnl.Route) *refusal {
@@ -57,8 +56,8 @@ func (n *FakeNetns) newRoute(o rtnl.Route) (*route, *refusal) {
 		return nil, refuse(syscall.EINVAL, "")
 	case o.Dst.Addr().Is4() && o.Dst != o.Dst.Masked():
 		return nil, refuse(syscall.EINVAL, "Invalid prefix for given prefix length")
-	case o.Table == tableLocal:
-		return nil, unmodelled("the local table")
+	case (o.Table == rtnl.TableLocal) != (o.Type == rtnl.Local):
+		return nil, unmodelled("the local table for other routes than local ones, or those elsewhere")
 	}
 	r := &route{Route: o.Canonical()}
 	r.MTU, r.AdvMSS = min(r.MTU, maxRTTMTU), min(r.AdvMSS, maxAdvMSS)
@@ -70,6 +69,8 @@ func (n *FakeNetns) newRoute(o rtnl.Route) (*route, *refusal) {
 		}
 	}
 	switch {
+	case r.Type == rtnl.Local:
+		no = n.deliver(r, v6)
 	case r.Type != rtnl.Unicast:
 		no = r.discard(v6)
 	case r.Nexthop != 0:
@@ -87,6 +88,23 @@ func (n *FakeNetns) newRoute(o rtnl.Route) (*route, *refusal) {
 		r.Link = r.dev.Name
 	}
 	return r, n.checkSource(r)
+}
+
+// deliver checks a local route.
+func (n *FakeNetns) deliver(r *route, v6 bool) *refusal {
+	switch {
+	case r.Gateway.IsValid(), r.Nexthop != 0, r.Onlink, r.dev != nil && r.dev.Name != "lo":
+		return unmodelled("a local route with a gateway, or of another device than lo")
+	case !v6 && r.Scope != rtnl.ScopeHost:
+		return refuse(syscall.EINVAL, "Invalid scope")
+	case r.dev == nil:
+		return refuse(syscall.ENODEV, "")
+	case v6 && !r.dev.up():
+		return refuse(syscall.ENETDOWN, "Nexthop device is not up")
+	case !v6 && r.Dst.IsSingleIP() && (len(n.local[r.Dst.Addr()]) > 0 || n.broadcast[r.Dst.Addr()] > 0):
+		return refuse(syscall.EEXIST, "") // the kernel's own route
+	}
+	return nil
 }
 
 // discard checks a blackhole or unreachable route: it leads to no device.
@@ -265,9 +283,6 @@ func (n *FakeNetns) deleteRoute(o rtnl.Route) *refusal {
 	protocol := o.Protocol // none: a route of any protocol
 	o = o.Canonical()
 	o.Protocol = protocol
-	if o.Table == tableLocal {
-		return unmodelled("the local table")
-	}
 	var dev *device
 	if o.Link != "" {
 		var no *refusal

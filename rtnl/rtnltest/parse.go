@@ -245,6 +245,9 @@ func (p *parser) route() rtnl.Route {
 		case "unreachable":
 			r.Type = rtnl.Unreachable
 			p.next()
+		case "local":
+			r.Type = rtnl.Local
+			p.next()
 		}
 	}
 	r.Dst = p.prefix()
