@@ -26,11 +26,12 @@ func (l *lab) clusterSteps(ctx context.Context) []step {
 		return nil
 	}
 	return []step{
+		{"services of the API server", func() { l.clusterServices(ctx) }},
 		{"an agent's rights", func() { l.rights(ctx) }},
 		{"what agents publish", func() { l.published(ctx) }},
 		{"nodes come and go", func() { l.comeAndGo(ctx) }},
 		// Before the API server starts again: it answers 403 to everybody until it has read the roles.
-		{"agents' logs", l.refusals},
+		{"logs", l.refusals},
 		// Last: kube-controller-manager takes its time, up to 30 s, until it asks an API server again that was away.
 		{"API server stopped", func() { l.withoutServer(ctx) }},
 	}
@@ -178,12 +179,14 @@ func (l *lab) withoutServer(ctx context.Context) {
 		l.report.add(row{Name: name, Cells: []cell{result("stopped", err)}})
 		return
 	}
+	services := l.servicesWithoutServer(a.node)
 	restarted := time.Now()
 	a.node.agent.stop(syscall.SIGKILL)
 	err = errors.Join(l.startAgent(a.node), l.waitReady(ctx, a.node))
 	l.report.add(row{Name: "agent restarted without API server", Cells: []cell{result("ready", err)}, Detail: "after " + ms(time.Since(restarted))})
 
 	time.Sleep(time.Until(start.Add(4 * time.Second)))
+	services()
 	r := f.finish()
 	l.report.add(row{Name: "traffic without API server", Cells: []cell{lossless(r)},
 		Detail: fmt.Sprintf("%.1f s, %v", time.Since(start).Seconds(), r)})
@@ -199,12 +202,15 @@ func (l *lab) withoutServer(ctx context.Context) {
 	}
 	l.report.add(row{Name: "API server back, agents follow it again", Cells: []cell{result("published", err)},
 		Detail: fmt.Sprintf("down %.1f s, start took %.1f s, followed after %s", down.Seconds(), up.Seconds(), ms(took))})
+	l.servicesFollow(ctx)
 }
 
-// refusals looks for what the agents wanted to do all the time, and were not allowed to.
+// refusals looks for what the agents and proxies wanted to do all the time, and were not allowed to.
 func (l *lab) refusals() {
 	logs, err := filepath.Glob(l.path("node-*", "agent.log"))
-	errs := []error{err}
+	proxies, errProxies := filepath.Glob(l.path("node-*", "proxy.log"))
+	errs := []error{err, errProxies}
+	logs = append(logs, proxies...)
 	for _, path := range logs {
 		data, err := os.ReadFile(path)
 		errs = append(errs, err)
@@ -214,7 +220,7 @@ func (l *lab) refusals() {
 			}
 		}
 	}
-	l.report.add(row{Name: "agents had all the rights they needed", Cells: []cell{result("no refusal in any log", errs...)}, Detail: fmt.Sprintf("%d logs", len(logs))})
+	l.report.add(row{Name: "agents and proxies had all rights they needed", Cells: []cell{result("no refusal in any log", errs...)}, Detail: fmt.Sprintf("%d logs", len(logs))})
 }
 
 // bootWithoutServer takes a node's routes while its agent is down, as a reboot does, and starts the agent: it has only its last good state.

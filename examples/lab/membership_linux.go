@@ -98,6 +98,7 @@ func (l *lab) added(ctx context.Context, n *node) bool {
 		return false
 	}
 	l.reachNode(ctx, "added node's pods from and to all other pods", n)
+	l.joins(ctx, n)
 	return true
 }
 
@@ -142,6 +143,9 @@ func (l *lab) reachNode(ctx context.Context, name string, n *node) {
 func (l *lab) replaced(ctx context.Context, dead, n *node) bool {
 	const name = "node replaced, the same podCIDRs"
 	dead.agent.stop(syscall.SIGKILL)
+	if dead.proxy != nil {
+		dead.proxy.stop(syscall.SIGKILL)
+	}
 	time.Sleep(time.Until(dead.registered.Add(time.Second))) // Kubernetes keeps the age of a Node in seconds: the dead one is older
 	l.nodes = slices.DeleteFunc(l.nodes, func(other *node) bool { return other == dead })
 	err := errors.Join(l.unplug(ctx, &dead.machine), n.makeDirs(), l.plug(ctx, &n.machine))

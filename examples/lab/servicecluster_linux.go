@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/podnet/podnet/test/controlplane"
@@ -113,4 +117,122 @@ func (c *cluster) changePod(ctx context.Context, p *pod, services labServices) e
 		return fmt.Errorf("status of pod %s: %w", p.name, err)
 	}
 	return nil
+}
+
+// clusterServices are the checks of Services that need an API server.
+func (l *lab) clusterServices(ctx context.Context) {
+	if l.proxy == "none" {
+		return
+	}
+	const name = "API server through the Service kubernetes"
+	var o struct {
+		Spec struct{ ClusterIPs []netip.Addr }
+	}
+	if err := l.cluster.admin.Do(ctx, http.MethodGet, "/api/v1/namespaces/default/services/kubernetes", nil, &o); err != nil {
+		l.report.add(row{Name: name, Cells: []cell{result("found", err)}})
+		return
+	}
+	for _, ip := range o.Spec.ClusterIPs { // one: the API server advertises one address
+		var errs []error
+		for _, p := range thin(l.pods()) {
+			errs = append(errs, l.cluster.asks(ctx, p.netns, netip.AddrPortFrom(ip, 443)))
+		}
+		l.report.add(row{Name: name, Family: familyName(ip.Is6()), Cells: []cell{result("/readyz from every pod", errs...)}, Detail: fmt.Sprintf("%d pods", len(errs))})
+	}
+}
+
+// asks has a pod ask the API server at an address that is not in its certificate.
+func (c *cluster) asks(ctx context.Context, path string, to netip.AddrPort) error {
+	client := &http.Client{Timeout: requestTimeout, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // whether it is the right one is not the question
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return dialWithin(requestTimeout, path, "tcp", to.String())
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://kubernetes/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", to, resp.Status)
+	}
+	return nil
+}
+
+// joins starts a proxy on a node that was added, and has its pods ask.
+func (l *lab) joins(ctx context.Context, n *node) {
+	if l.proxy == "none" {
+		return
+	}
+	err := errors.Join(l.cluster.mountProxyToken(ctx, n), l.startProxy(n))
+	if err == nil {
+		err = l.waitProxy(ctx, n)
+	}
+	if err != nil {
+		l.report.add(row{Name: "added node's podnet-proxy", Cells: []cell{result("ready", err)}})
+		return
+	}
+	for _, v6 := range l.families() {
+		var asks []ask
+		for _, p := range n.pods {
+			asks = append(asks, ask{p.endpoint(), l.services.web.clusterIP(v6)})
+		}
+		a := askAll(asks, enough(len(l.services.web.members)))
+		l.report.add(row{Name: "ClusterIP from the added node's pods", Family: familyName(v6), Cells: []cell{
+			result("TCP", a.tcp...), result("UDP", a.udp...), result("every backend", a.all(l.services.web)), result("own IP seen", a.as(v6))}, Detail: shares(a.pods)})
+	}
+}
+
+// servicesWithoutServer kills a node's proxy and starts it while there is no API server: it must leave the kernel as it is.
+func (l *lab) servicesWithoutServer(n *node) (finish func()) {
+	if l.proxy == "none" {
+		return func() {}
+	}
+	all, err := l.startTraffic()
+	if err == nil {
+		time.Sleep(100 * time.Millisecond)
+		n.proxy.stop(syscall.SIGKILL)
+		err = l.startProxy(n)
+	}
+	return func() {
+		for _, t := range all {
+			still := err
+			if still == nil {
+				still = t.still()
+			}
+			r := t.finish()
+			l.report.add(row{Name: "podnet-proxy restarted without API server", Family: familyName(t.v6), Cells: []cell{
+				t.load.without(), result("open connection stays", still), result("UDP flow stays", stays(t.flow, r))}, Detail: fmt.Sprintf("%v; UDP %v", t.load, r)})
+		}
+	}
+}
+
+// servicesFollow gives the Service without endpoints one, and waits until all nodes lead there.
+func (l *lab) servicesFollow(ctx context.Context) {
+	if l.proxy == "none" {
+		return
+	}
+	v6 := l.families()[0]
+	with := *l.services.empty
+	with.members = l.services.self.members
+	slice := with.slice(v6)
+	slice["metadata"].(object)["name"] = "by-hand"
+	err := l.cluster.admin.Do(ctx, http.MethodPost, "/apis/discovery.k8s.io/v1/namespaces/"+serviceNamespace+"/endpointslices", slice, nil)
+	var took time.Duration
+	if err == nil {
+		took, err = poll(ctx, 40*time.Second, func() error {
+			for _, n := range l.nodes {
+				if _, err := get(n.netns, with.clusterIP(v6)); err != nil {
+					return fmt.Errorf("%s: %w", n.name, err)
+				}
+			}
+			return nil
+		})
+	}
+	l.report.add(row{Name: "API server back, proxies follow it again", Family: familyName(v6), Cells: []cell{result("EndpointSlice made, Service reached", err)}, Detail: "followed after " + ms(took)})
 }
