@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,6 +25,7 @@ type serviceSettings struct {
 	limit       time.Duration // for a first sync
 	changes     int
 	quiet       time.Duration
+	pathAt      int           // the number of Services at which connections are measured
 	connections time.Duration // of each round of the data path; 0 leaves it out
 	contestants string
 	logs        string
@@ -35,15 +37,16 @@ func (s *serviceSettings) flags(f *flag.FlagSet) {
 	f.StringVar(&s.sizes, "service-sizes", "1000x10,5000x10,10000x5,50000x2,1x100000", "Services x endpoints, one run each")
 	f.StringVar(&s.mode, "service-mode", "nftables", "of the proxies: nftables or ipvs (needs a kernel that has it)")
 	f.StringVar(&s.kubeProxy, "kube-proxy", "", "binary of kube-proxy; default: built by test/kube/build -p")
-	f.DurationVar(&s.minSync, "service-min-sync", time.Millisecond, "minSyncPeriod of both proxies; the default of both is 1s")
+	f.DurationVar(&s.minSync, "service-min-sync", time.Millisecond, "minSyncPeriod of both proxies (podnet-proxy takes all up to its default, 1s, for 100ms)")
 	f.DurationVar(&s.limit, "service-limit", 90*time.Second, "how long a first sync may take")
-	f.IntVar(&s.changes, "service-changes", 30, "measured changes of one endpoint, fewer when they take more than 25 s")
+	f.IntVar(&s.changes, "service-changes", 60, "measured changes of one endpoint, fewer when they take more than 25 s")
 	f.DurationVar(&s.quiet, "service-quiet", 30*time.Second, "how long the proxies are watched without changes; 0 leaves it out")
-	f.DurationVar(&s.connections, "service-connections", 12*time.Second, "how long connections are made through 10,000 Services, per way; 0 leaves it out")
+	f.DurationVar(&s.connections, "service-connections", 12*time.Second, "how long connections are made through Services, per way; 0 leaves it out")
+	f.IntVar(&s.pathAt, "service-path-at", 10_000, "the number of Services through which connections are made")
 	f.StringVar(&s.contestants, "service-proxies", "podnet-proxy,kube-proxy", "the proxies to measure")
 	f.StringVar(&s.guestSizes, "service-guest-sizes", "100x10,1000x10", "service-sizes in the guest, in mode ipvs")
 	f.DurationVar(&s.guestLimit, "service-guest-limit", 150*time.Second, "service-limit in the guest")
-	f.StringVar(&s.logs, "service-logs", "", "directory for the proxies' logs")
+	f.StringVar(&s.logs, "service-logs", "", "directory for the proxies' logs, and a profile of what they allocated")
 }
 
 // measured is what was found of one proxy with one dataset.
@@ -53,13 +56,22 @@ type measured struct {
 	synced              time.Duration // from the end of the list until its metrics say so; only where a sync is not one transaction
 	firstCPU, changeCPU time.Duration
 	changes             sample
-	rss, high, child    float64 // MiB
-	quietCPU            float64 // of one CPU
+	burst               time.Duration // 1 % of the Services change at once
+	rss, high, child    float64       // MiB
+	quietCPU            float64       // of one CPU
 	limit               time.Duration
 }
 
 // unfinished reports whether a first sync took too long.
 func (m *measured) unfinished(p *proxyRun) bool { return m.first == 0 || p.gen == nil && m.synced == 0 }
+
+// keep writes log and profile.
+func (p *proxyRun) keep(path string) {
+	_ = os.WriteFile(path+".log", p.log.Bytes(), 0o644)
+	if len(p.allocs) > 0 {
+		_ = os.WriteFile(path+".allocs", p.allocs, 0o644)
+	}
+}
 
 // service measures podnet-proxy beside kube-proxy: the first sync, one change, the quiet, memory, and connections through a Service.
 func (b *bench) service(s serviceSettings) error {
@@ -144,6 +156,11 @@ func kubeProxy(given string) (string, error) {
 func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (found map[string]*measured, err error) {
 	found = map[string]*measured{}
 	var runs []*proxyRun
+	defer b.interruptible(func() {
+		for _, p := range runs {
+			p.signal(syscall.SIGKILL)
+		}
+	})()
 	defer func() {
 		for _, p := range runs {
 			err = errors.Join(err, p.end())
@@ -163,7 +180,7 @@ func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (foun
 			return found, fmt.Errorf("%s: %w; asked for in vain: %s; log: %s", c.name, err, p.api.missing(), tail(p.log.Bytes(), 2000))
 		}
 		if s.logs != "" {
-			_ = os.WriteFile(filepath.Join(s.logs, fmt.Sprintf("%s-%dx%d.log", c.name, w.dataset.services, w.endpoints)), p.log.Bytes(), 0o644)
+			p.keep(filepath.Join(s.logs, fmt.Sprintf("%s-%dx%d", c.name, w.dataset.services, w.endpoints)))
 		}
 		if found[c.name].unfinished(p) {
 			if err := p.end(); err != nil { // it would go on trying
@@ -176,10 +193,26 @@ func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (foun
 	if err := idle(runs, found, s.quiet); err != nil {
 		return found, err
 	}
-	if s.connections > 0 && w.dataset.services == 10_000 {
+	if s.connections > 0 && w.dataset.services == s.pathAt {
 		return found, b.dataPath(runs, s)
 	}
 	return found, nil
+}
+
+// interruptible has an interrupt end everything that the run started, until stop is called: the proxies are in process groups of their own, which a terminal does not reach.
+func (b *bench) interruptible(kill func()) (stop func()) {
+	signals, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-done:
+		case s := <-signals:
+			kill()
+			fmt.Fprintln(os.Stderr, "bench:", s, b.cleanUp())
+			os.Exit(1)
+		}
+	}()
+	return func() { signal.Stop(signals); close(done) }
 }
 
 // active measures the first sync and changes.
@@ -213,6 +246,9 @@ func (b *bench) active(p *proxyRun, m *measured, s serviceSettings) error {
 		return err
 	}
 	m.firstCPU = p.cpu()
+	if s.logs != "" {
+		_, p.allocs, _ = getAt(p.host, "127.0.0.1:10249", "/debug/pprof/allocs")
+	}
 	fmt.Printf("service: %s: first sync %v, %v after the list; CPU %v\n", p.name, m.first.Round(time.Millisecond), m.fromList.Round(time.Millisecond), m.firstCPU)
 	rng := rand.New(rand.NewPCG(1, 2)) // the same changes for all
 	before := p.cpu()
@@ -223,7 +259,8 @@ func (b *bench) active(p *proxyRun, m *measured, s serviceSettings) error {
 			return err
 		}
 		m.changes.add(took)
-		time.Sleep(100*time.Millisecond + time.Duration(rng.Int64N(int64(100*time.Millisecond))))
+		// What follows a change is over, and so is the 100 ms that podnet-proxy waits between two syncs.
+		time.Sleep(120*time.Millisecond + time.Duration(rng.Int64N(int64(50*time.Millisecond))) + took/4)
 		if len(m.changes) >= 5 && sum(m.changes) > 25*time.Second {
 			break
 		}
@@ -231,6 +268,15 @@ func (b *bench) active(p *proxyRun, m *measured, s serviceSettings) error {
 	if len(m.changes) > 0 {
 		m.changeCPU = (p.cpu() - before) / time.Duration(len(m.changes))
 		fmt.Printf("service: %s: %d changes, p50 %v, p90 %v; CPU %v each\n", p.name, len(m.changes), m.changes.quantile(0.5), m.changes.quantile(0.9), m.changeCPU)
+	}
+	if n := p.world.dataset.services / 100; p.gen != nil && s.changes > 0 && n > 1 {
+		if err := p.settle(); err != nil {
+			return err
+		}
+		if m.burst, err = p.burst(n, s.limit); err != nil {
+			return fmt.Errorf("%d changes at once: %w", n, err)
+		}
+		fmt.Printf("service: %s: %d Services change at once: %v\n", p.name, n, m.burst)
 	}
 	m.rss, m.high, err = memory(p.cmd.Process.Pid)
 	return err

@@ -56,7 +56,7 @@ func (b *bench) dataPath(runs []*proxyRun, s serviceSettings) error {
 	for _, t := range order {
 		fmt.Printf("service: %s: %.0f connections per second, handshake p50 %v p99 %v\n", t.name, t.best(), t.shake.quantile(0.5), t.shake.quantile(0.99))
 	}
-	what := func(text string) string { return fmt.Sprintf("%s, 10000 Services: %s", s.mode, text) }
+	what := func(text string) string { return fmt.Sprintf("%s, %d Services: %s", s.mode, s.pathAt, text) }
 	if ours == nil || theirs == nil {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,11 +29,16 @@ type proxyRun struct {
 	api   *apiServer
 	cmd   *exec.Cmd
 	log   bytes.Buffer
-	mode  string
-	gen   *generations // nil in modes without nftables
-	begun time.Time
-	ended bool
-	peak  float64 // MiB, of its largest child; known when it has ended
+	// allocs is a profile of what it allocated until its first sync was over.
+	allocs []byte
+	mode   string
+	gen    *generations // nil in modes without nftables
+	begun  time.Time
+	ended  bool
+
+	watched sync.WaitGroup
+	unwatch chan struct{}
+	peak    float64 // MiB, of its largest child; known when it has ended
 }
 
 const proxyConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -91,25 +97,51 @@ func (b *bench) startService(c contestant, w *world, s serviceSettings) (p *prox
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // kube-proxy's nft is in the group too
 	p.begun = time.Now()
-	return p, netns.Do(p.host, p.cmd.Start)
+	if err := netns.Do(p.host, p.cmd.Start); err != nil {
+		return p, err
+	}
+	p.unwatch = make(chan struct{})
+	p.watched.Go(p.watchChildren)
+	return p, nil
+}
+
+// watchChildren looks for the largest child. What the kernel says of children that have ended is no help: it counts what was theirs before they were another program.
+func (p *proxyRun) watchChildren() {
+	for {
+		for _, pid := range p.group() {
+			if _, high, err := memory(pid); err == nil && pid != p.cmd.Process.Pid {
+				p.peak = max(p.peak, high)
+			}
+		}
+		select {
+		case <-p.unwatch:
+			return
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // signal reaches the proxy and its children.
-func (p *proxyRun) signal(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, s) }
+func (p *proxyRun) signal(s syscall.Signal) {
+	if p.cmd != nil && p.cmd.Process != nil && !p.ended {
+		_ = syscall.Kill(-p.cmd.Process.Pid, s)
+	}
+}
 
 // end kills the proxy. Safe to call twice.
 func (p *proxyRun) end() error {
 	if p.ended {
 		return nil
 	}
-	p.ended = true
 	var errs []error
+	p.signal(syscall.SIGKILL)
+	p.ended = true
 	if p.cmd != nil && p.cmd.Process != nil {
-		p.signal(syscall.SIGKILL)
 		_ = p.cmd.Wait()
-		if u, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			p.peak = float64(u.Maxrss) / 1024
-		}
+	}
+	if p.unwatch != nil {
+		close(p.unwatch)
+		p.watched.Wait()
 	}
 	if p.api != nil {
 		errs = append(errs, p.api.close())
@@ -128,22 +160,18 @@ func (p *proxyRun) end() error {
 
 // alive returns an error with the end of the log when the proxy has ended by itself.
 func (p *proxyRun) alive() error {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if _, rest, ok := bytes.Cut(stat, []byte(") ")); err == nil && ok && rest[0] != 'Z' {
+	if fields := procStat(strconv.Itoa(p.cmd.Process.Pid)); len(fields) > 0 && fields[0] != "Z" {
 		return nil
 	}
 	return fmt.Errorf("%s has ended; its log: %s", p.name, tail(p.log.Bytes(), 3000))
 }
 
-// cpu is what the proxy has used, with its children. Those that run are found by their process group; what has ended is counted with its parent.
+// cpu is what the proxy has used, with its children. What has ended is counted with its parent.
 func (p *proxyRun) cpu() (total time.Duration) {
-	processes, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range processes {
-		stat, err := os.ReadFile(path)
-		_, rest, ok := bytes.Cut(stat, []byte(") "))
-		fields := strings.Fields(string(rest))
-		if err != nil || !ok || len(fields) < 15 || fields[2] != strconv.Itoa(p.cmd.Process.Pid) {
-			continue
+	for _, pid := range p.group() {
+		fields := procStat(strconv.Itoa(pid))
+		if len(fields) < 15 {
+			continue // it has ended meanwhile
 		}
 		for _, f := range fields[11:15] { // utime, stime, cutime, cstime
 			ticks, _ := strconv.ParseInt(f, 10, 64)
@@ -151,6 +179,34 @@ func (p *proxyRun) cpu() (total time.Duration) {
 		}
 	}
 	return total
+}
+
+// group returns the processes of the proxy's process group.
+func (p *proxyRun) group() (pids []int) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	leader := strconv.Itoa(p.cmd.Process.Pid)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if fields := procStat(name); len(fields) > 2 && fields[2] == leader {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// procStat returns the fields of /proc/PID/stat from the state on.
+func procStat(pid string) []string {
+	stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+	_, rest, _ := bytes.Cut(stat, []byte(") "))
+	return strings.Fields(string(rest))
 }
 
 // first waits until Services are in effect: the last one, and then a sample of all. It returns when that was.
@@ -238,76 +294,4 @@ func (p *proxyRun) belongs(i int, a netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// change replaces one endpoint of a Service by another one, and returns how long it took until the kernel held that: in nftables, until the ruleset's generation changed, after which
-// connections show that it was this change; else until a connection reaches the new endpoint.
-func (p *proxyRun) change(i, j int, to netip.Addr, limit time.Duration) (took time.Duration, err error) {
-	slice := p.world.slice(i, j/perSlice)
-	slice.Endpoints[j%perSlice].Addresses[0] = to.String()
-	slice.Generation++
-	var generation uint32
-	if p.gen != nil {
-		if generation, err = p.gen.get(); err != nil {
-			return 0, err
-		}
-	}
-	err = netns.Do(p.client, func() error {
-		start := p.api.modify(slicesPath, slice)
-		deadline := start.Add(limit)
-		for {
-			at := time.Now()
-			if p.gen != nil {
-				if generation, at, err = p.gen.next(generation, deadline); err != nil {
-					return err
-				}
-			}
-			seen, err := p.reaches(i, to)
-			if err != nil {
-				return err
-			}
-			if seen {
-				took = at.Sub(start)
-				return nil
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("change of Service %d: %w", i, errNotFinished)
-			}
-			if err := p.alive(); err != nil {
-				return err
-			}
-			if p.gen == nil {
-				pause(start)
-			}
-		}
-	})
-	return took, err
-}
-
-// reaches reports whether connections to a Service get to an endpoint. With random choice among 10, 120 connections miss it once in 300,000 times. Of more than 100 endpoints it
-// asks none in particular: then the generation must do.
-func (p *proxyRun) reaches(i int, endpoint netip.Addr) (bool, error) {
-	n := p.world.dataset.endpoints
-	many := n > 100
-	tries := 12 * n
-	if p.gen == nil {
-		tries = 2 * n // round robin
-	}
-	if many {
-		tries = 1
-	}
-	var last error
-	for range tries {
-		from, _, err := ask(p.world.clusterIP(i), servicePort, time.Second)
-		if err == nil && (many || from == endpoint) {
-			return true, nil
-		}
-		if err != nil {
-			last = err
-		}
-	}
-	if last != nil {
-		return false, fmt.Errorf("%s: Service %d: %w", p.name, i, last)
-	}
-	return false, nil
 }

@@ -51,8 +51,11 @@ func (b *bench) serviceRows(d dataset, found map[string]*measured, s serviceSett
 		t.times(what("one endpoint changes, "+q.name), o, p, theirs, change)
 	}
 	t.times(what("CPU time of one change"), ours.changeCPU, theirs.changeCPU, theirs, "")
+	if ours.burst+theirs.burst > 0 {
+		t.times(what(fmt.Sprintf("one endpoint each of %d Services changes at once", d.services/100)), ours.burst, theirs.burst, theirs, "")
+	}
 	t.memory(what("resident memory after the changes, MiB"), ours.rss, theirs.rss)
-	t.memory(what("peak of its largest process, MiB"), max(ours.high, ours.child), max(theirs.high, theirs.child))
+	t.memory(what("peak, its own or of its largest child, MiB"), max(ours.high, ours.child), max(theirs.high, theirs.child))
 	if s.quiet > 0 && (ours.first > 0 || theirs.first > 0) {
 		t.rows = append(t.rows, [5]string{what(fmt.Sprintf("CPU in the quiet, %v", s.quiet)), percent(ours), percent(theirs), "", "no work"})
 	}
