@@ -45,7 +45,7 @@ func (d *Dataplane) Apply(ctx context.Context, delta service.Delta) (service.Res
 	} else {
 		changes = d.changes(delta)
 	}
-	r := run{d: d, ctx: ctx, tidy: true, keep: keep, full: delta.Full}
+	r := run{d: d, ctx: ctx, tidy: true, keep: keep, all: delta.Full}
 	if err := r.do(changes, true); err != nil {
 		d.have, d.known = nil, false
 		return service.Result{}, d.explain(ctx, err)
@@ -198,4 +198,31 @@ func (d *Dataplane) shift(old, now *svc, sinks []*sink) {
 			d.tables[n].shift(p, nil, sinks[n])
 		}
 	}
+}
+
+// ports returns the ports of a family that are programmed, or will be when changes are done.
+func (d *Dataplane) ports(table int, changes []change) []*port {
+	changed := make(map[service.Name]bool, len(changes))
+	var all []*port
+	add := func(s *svc) {
+		for i := range s.ports {
+			if d.tableIndex(s.ports[i].prog) == table {
+				all = append(all, &s.ports[i])
+			}
+		}
+	}
+	for i := range changes {
+		if c := &changes[i]; !c.skip {
+			changed[c.name] = true
+			if c.now != nil {
+				add(c.now)
+			}
+		}
+	}
+	for n, s := range d.services {
+		if !changed[n] {
+			add(s)
+		}
+	}
+	return all
 }

@@ -31,7 +31,7 @@ func (c *chain) add(text string, exprs ...[]expr.Any) {
 }
 
 // comments returns what the rules have as comments: their text, and a hash of all of them. Who changes a rule and keeps its comment is not noticed.
-func (c chain) comments(f family) []string {
+func (c chain) comments(f *family) []string {
 	h := sha256.New()
 	for _, r := range c.rules {
 		for _, x := range r.exprs {
@@ -49,7 +49,7 @@ func (c chain) comments(f family) []string {
 }
 
 // write writes the chain and its rules, in place of what it had.
-func (c chain) write(tx *nfnl.Transaction, t nfnl.Table, f family) {
+func (c chain) write(tx *nfnl.Transaction, t nfnl.Table, f *family) {
 	tx.AddChain(t, c.Chain)
 	tx.FlushChain(t, c.Name)
 	for i, comment := range c.comments(f) {
@@ -83,7 +83,7 @@ func (b base) equal(o base) bool {
 }
 
 // chains returns the chains that every table has.
-func (b base) chains(f family) []chain {
+func (b base) chains(f *family) []chain {
 	post := chain{Chain: nfnl.Chain{Name: chainPostrouting, Type: "nat", Hook: nfnl.Postrouting, Priority: 100}}
 	masquerade := []expr.Any{&expr.Masq{FullyRandom: true}}
 	post.add("marked", takeMark(b.mark), masquerade)
@@ -93,14 +93,14 @@ func (b base) chains(f family) []chain {
 
 // entry is a base chain that packets to Services pass. Behind the Services it guards their addresses, from output for all, from prerouting unless the address is the node's own (such
 // as that of a DNS cache that took over a ClusterIP): as kube-proxy, which looks from forward and output.
-func (b base) entry(f family, name string, hook nfnl.Hook) chain {
+func (b base) entry(f *family, name string, hook nfnl.Hook) chain {
 	c := chain{Chain: nfnl.Chain{Name: name, Type: "nat", Hook: hook, Priority: -100}}
 	c.add("", []expr.Any{verdict(expr.VerdictJump, chainServices)})
 	var elsewhere []expr.Any
 	if hook == nfnl.Prerouting {
 		elsewhere = addrType(false, expr.CmpOpNeq)
 	}
-	c.add("port that no Service has", []expr.Any{payload(reg(0), f.daddr, f.addrBytes()), member(setClusterIPs, reg(0))}, elsewhere, []expr.Any{f.reject()})
+	c.add("port that no Service has", []expr.Any{payload(reg(0), f.daddr, f.addrBytes()), member(f.name(setClusterIPs), reg(0))}, elsewhere, []expr.Any{f.reject()})
 	for _, p := range b.serviceCIDRs {
 		c.add("address that no Service has", f.within(f.daddr, p, expr.CmpOpEq), elsewhere, []expr.Any{verdict(expr.VerdictDrop, "")})
 	}
@@ -108,10 +108,10 @@ func (b base) entry(f family, name string, hook nfnl.Hook) chain {
 }
 
 // services finds the frontend.
-func (b base) services(f family) chain {
+func (b base) services(f *family) chain {
 	c := chain{Chain: nfnl.Chain{Name: chainServices}}
 	if b.restricted {
-		c.add("with source ranges", f.tuple(false), []expr.Any{member(setRestricted, reg(1)), verdict(expr.VerdictJump, chainFirewall)})
+		c.add("with source ranges", f.tuple(false), []expr.Any{member(f.name(setRestricted), reg(1)), verdict(expr.VerdictJump, chainFirewall)})
 	}
 	c.add("", f.key(false), []expr.Any{f.classes()})
 	if !b.nodePorts {
@@ -130,14 +130,14 @@ func (b base) services(f family) chain {
 }
 
 // firewall lets the sources of restricted frontends through. A range is found by its length and its bits: one rule per length that is in use.
-func (b base) firewall(f family) chain {
+func (b base) firewall(f *family) chain {
 	c := chain{Chain: nfnl.Chain{Name: chainFirewall}}
 	for _, bits := range b.prefixes {
 		source := []expr.Any{immediate(reg(3+f.words), uint32(bits)), payload(reg(4+f.words), f.saddr, f.addrBytes())}
 		if bits < int(8*f.addrBytes()) {
 			source = append(source, f.mask(reg(4+f.words), bits))
 		}
-		c.add(fmt.Sprintf("/%d", bits), f.key(false), source, []expr.Any{member(setSources, reg(2+f.words)), verdict(expr.VerdictReturn, "")})
+		c.add(fmt.Sprintf("/%d", bits), f.key(false), source, []expr.Any{member(f.name(setSources), reg(2+f.words)), verdict(expr.VerdictReturn, "")})
 	}
 	c.add("all others", []expr.Any{verdict(expr.VerdictDrop, "")})
 	return c
@@ -152,7 +152,7 @@ type class struct {
 }
 
 // classOf returns the class of a frontend.
-func classOf(f family, n *service.Node, p *service.PortProgram, x *service.Frontend) class {
+func classOf(f *family, n *service.Node, p *service.PortProgram, x *service.Frontend) class {
 	c := class{x.Kind == service.NodePort, x.Pod, x.Host, x.Remote, uint32(len(p.Cluster)), uint32(len(p.Local)), p.Affinity}
 	if !n.LocalPods.Known(f.service) {
 		c.pod = c.remote // nobody can tell
@@ -209,7 +209,7 @@ func (c class) route(r service.Route) string {
 }
 
 // chains returns the class's chain, and those for pods and for the host where these are treated otherwise.
-func (c class) chains(f family, n service.Node, mark uint32) []chain {
+func (c class) chains(f *family, n service.Node, mark uint32) []chain {
 	name := c.name()
 	main := chain{Chain: nfnl.Chain{Name: name}}
 	all := []chain{}
@@ -232,7 +232,7 @@ func (c class) chains(f family, n service.Node, mark uint32) []chain {
 }
 
 // body does what a route says. The last two rules are for a packet that looked up its class before a transaction and its endpoint after it, when there are fewer.
-func (c class) body(to *chain, f family, r service.Route, mark uint32) {
+func (c class) body(to *chain, f *family, r service.Route, mark uint32) {
 	kind, n := uint32(kindCluster), c.cluster
 	switch r.Action {
 	case service.Reject:
@@ -259,7 +259,7 @@ func (c class) body(to *chain, f family, r service.Route, mark uint32) {
 }
 
 // prefixesOf returns the ranges of a family.
-func prefixesOf(f family, all []netip.Prefix) []netip.Prefix {
+func prefixesOf(f *family, all []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range all {
 		if service.FamilyOf(p.Addr()) == f.service {

@@ -24,13 +24,14 @@ type Dataplane struct {
 	applies  int
 	tx       nfnl.Transaction
 	attempts int
+	least    uint32 // size of the smallest set
 }
 
 var _ service.Dataplane = (*Dataplane)(nil)
 
 // New returns a Dataplane that writes to k. It touches nothing.
 func New(k Kernel, o Options) *Dataplane {
-	d := &Dataplane{k: k, o: o.withDefaults(), services: map[service.Name]*svc{}}
+	d := &Dataplane{k: k, o: o.withDefaults(), services: map[service.Name]*svc{}, least: leastSize}
 	for _, f := range families() {
 		d.tables = append(d.tables, newTable(f, o.Name))
 	}

@@ -60,10 +60,10 @@ func verdict(kind expr.VerdictKind, chain string) expr.Any {
 	return &expr.Verdict{Kind: kind, Chain: chain}
 }
 
-func (f family) addrBytes() uint32 { return 4 * f.words }
+func (f *family) addrBytes() uint32 { return 4 * f.words }
 
 // tuple loads what a frontend is found by. A NodePort is found by the unspecified address.
-func (f family) tuple(nodePort bool) []expr.Any {
+func (f *family) tuple(nodePort bool) []expr.Any {
 	addr := payload(reg(1), f.daddr, f.addrBytes())
 	if nodePort {
 		addr = &expr.Immediate{Register: reg(1), Data: make([]byte, f.addrBytes())}
@@ -76,61 +76,61 @@ func (f family) tuple(nodePort bool) []expr.Any {
 }
 
 // key loads class and id of the frontend. Each rule does it by itself: registers do not outlive a rule (enforced since Linux 6.11).
-func (f family) key(nodePort bool) []expr.Any {
-	return append(f.tuple(nodePort), lookup(setFrontends, reg(1), reg(f.words)))
+func (f *family) key(nodePort bool) []expr.Any {
+	return append(f.tuple(nodePort), lookup(f.name(setFrontends), reg(1), reg(f.words)))
 }
 
 // classes sends the packet to the chain of its class. What stands between key and this may use the registers 0 to w only, of 4 registers with IPv6.
-func (f family) classes() expr.Any {
-	return lookup(setClasses, reg(1+f.words), unix.NFT_REG_VERDICT)
+func (f *family) classes() expr.Any {
+	return lookup(f.name(setClasses), reg(1+f.words), unix.NFT_REG_VERDICT)
 }
 
 // dnat sends the connection to the endpoint in the registers.
-func (f family) dnat() expr.Any {
+func (f *family) dnat() expr.Any {
 	return &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.nf), RegAddrMin: reg(1), RegProtoMin: reg(1 + f.words)}
 }
 
 // random chooses one of n endpoints of a kind.
-func (f family) random(kind, n uint32) []expr.Any {
+func (f *family) random(kind, n uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Numgen{Register: reg(3 + f.words), Modulus: n, Type: unix.NFT_NG_RANDOM, Offset: kind << 31},
-		lookup(setEndpoints, reg(2+f.words), reg(1)),
+		lookup(f.name(setEndpoints), reg(2+f.words), reg(1)),
 	}
 }
 
 // first chooses the first endpoint of a kind.
-func (f family) first(kind uint32) []expr.Any {
-	return []expr.Any{immediate(reg(3+f.words), kind<<31), lookup(setEndpoints, reg(2+f.words), reg(1))}
+func (f *family) first(kind uint32) []expr.Any {
+	return []expr.Any{immediate(reg(3+f.words), kind<<31), lookup(f.name(setEndpoints), reg(2+f.words), reg(1))}
 }
 
 // client completes the key of affinity: id, kind, source address.
-func (f family) client(kind uint32) []expr.Any {
+func (f *family) client(kind uint32) []expr.Any {
 	return []expr.Any{immediate(reg(3+f.words), kind), payload(reg(4+f.words), f.saddr, f.addrBytes())}
 }
 
-func (f family) remember(op, data uint32, timeout time.Duration) expr.Any {
-	return &expr.Dynset{SetName: setAffinity, SrcRegKey: reg(2 + f.words), SrcRegData: data, Operation: op, Timeout: timeout}
+func (f *family) remember(op, data uint32, timeout time.Duration) expr.Any {
+	return &expr.Dynset{SetName: f.name(setAffinity), SrcRegKey: reg(2 + f.words), SrcRegData: data, Operation: op, Timeout: timeout}
 }
 
 // again sends a client that is remembered to its endpoint, if that is still one, and keeps it in mind for the whole time again. The data that goes with the update is not used:
 // an update leaves the data of an element alone. Were the element gone in this very moment, it would be added with nonsense, which is no active endpoint.
-func (f family) again(nodePort bool, kind uint32, timeout time.Duration) []expr.Any {
+func (f *family) again(nodePort bool, kind uint32, timeout time.Duration) []expr.Any {
 	x := append(f.key(nodePort), f.client(kind)...)
 	return append(x,
 		payload(reg(1), f.filler, f.addrBytes()+4),
-		lookup(setAffinity, reg(2+f.words), reg(0)),
-		member(setActive, reg(1)),
+		lookup(f.name(setAffinity), reg(2+f.words), reg(0)),
+		member(f.name(setActive), reg(1)),
 		f.remember(unix.NFT_DYNSET_OP_UPDATE, reg(2+f.words), timeout),
 		f.dnat())
 }
 
 // forget makes room for another endpoint: adding does not replace.
-func (f family) forget(nodePort bool, kind uint32) []expr.Any {
+func (f *family) forget(nodePort bool, kind uint32) []expr.Any {
 	return append(append(f.key(nodePort), f.client(kind)...), f.remember(dynsetDel, reg(2+f.words), 0))
 }
 
 // choose sends a client to an endpoint and keeps that in mind.
-func (f family) choose(nodePort bool, kind, n uint32, timeout time.Duration) []expr.Any {
+func (f *family) choose(nodePort bool, kind, n uint32, timeout time.Duration) []expr.Any {
 	x := append(f.key(nodePort), payload(reg(0), f.filler, f.addrBytes()+8))
 	x = append(x, f.random(kind, n)...)
 	x = append(x, f.client(kind)...)
@@ -149,7 +149,7 @@ func addrType(source bool, op expr.CmpOp) []expr.Any {
 }
 
 // within matches packets whose address at an offset is in a range, or with CmpOpNeq is not.
-func (f family) within(offset uint32, p netip.Prefix, op expr.CmpOp) []expr.Any {
+func (f *family) within(offset uint32, p netip.Prefix, op expr.CmpOp) []expr.Any {
 	x := []expr.Any{payload(reg(0), offset, f.addrBytes())}
 	if p.Bits() < p.Addr().BitLen() {
 		x = append(x, f.mask(reg(0), p.Bits()))
@@ -158,7 +158,7 @@ func (f family) within(offset uint32, p netip.Prefix, op expr.CmpOp) []expr.Any 
 }
 
 // mask keeps the first bits of an address.
-func (f family) mask(register uint32, bits int) expr.Any {
+func (f *family) mask(register uint32, bits int) expr.Any {
 	return &expr.Bitwise{SourceRegister: register, DestRegister: register, Len: f.addrBytes(), Mask: prefixMask(int(f.addrBytes()), bits), Xor: make([]byte, f.addrBytes())}
 }
 
@@ -172,7 +172,7 @@ func prefixMask(size, bits int) []byte {
 }
 
 // fromPod matches packets of local pods: one alternative per range. There is none if they cannot be told.
-func (f family) fromPod(l service.LocalPods) [][]expr.Any {
+func (f *family) fromPod(l service.LocalPods) [][]expr.Any {
 	name := func(data []byte) [][]expr.Any {
 		return [][]expr.Any{{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}, &expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: data}}}
 	}
@@ -215,19 +215,19 @@ func takeMark(bit uint32) []expr.Any {
 }
 
 // hairpin matches connections of an endpoint to itself.
-func (f family) hairpin() []expr.Any {
+func (f *family) hairpin() []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg(0)},
 		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: words(statusDNAT), Xor: words(0)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: words(0)},
 		payload(reg(0), f.saddr, f.addrBytes()),
 		payload(reg(f.words), f.daddr, f.addrBytes()),
-		member(setHairpin, reg(0)),
+		member(f.name(setHairpin), reg(0)),
 	}
 }
 
 // reject answers with ICMP port unreachable.
-func (f family) reject() expr.Any {
+func (f *family) reject() expr.Any {
 	if f.service == service.IPv6 {
 		return &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 4}
 	}

@@ -26,96 +26,119 @@ type classState struct {
 
 // layer is what lay works with.
 type layer struct {
-	run  *run
-	s    *sink
-	last bool
+	run   *run
+	s     *sink
+	last  bool
+	sizes sizes // of the sets after the transaction
 }
 
 // outcome is what is true of a table once a transaction is done.
 type outcome struct {
-	exists  bool
-	broken  bool
-	base    *base
-	pods    service.LocalPods
-	written []*classState // in place with element and chains
-	chains  map[*classState][]string
-	gone    []*classState // without element, or if they were so already, gone
-	sets    []string
+	exists   bool
+	broken   bool
+	sizes    sizes
+	elements [sizedKinds]int
+	base     *base
+	pods     service.LocalPods
+	written  []*classState // in place with element and chains
+	chains   map[*classState][]string
+	gone     []*classState // without element, or if they were so already, gone
+	sets     []string
 }
+
+// grows reports whether sets that are there have to be replaced to have other sizes.
+func (t *table) grows(to sizes) bool { return t.exists && !t.broken && to != t.family.sizes }
 
 // lay writes the table, its sets, chains and classes as far as they are not there yet.
 func (t *table) lay(l *layer) outcome {
 	d, tx := l.run.d, l.s.tx
 	tx.Tag = tagLayout
-	out := outcome{exists: t.exists, broken: t.broken, base: t.base, pods: t.pods, chains: map[*classState][]string{}}
-	needed := t.needed(d.node)
-	if !needed {
-		if t.exists && l.last && l.run.full && l.s.have != nil {
+	out := outcome{exists: t.exists, broken: t.broken, sizes: t.family.sizes, elements: t.elements, base: t.base, pods: t.pods, chains: map[*classState][]string{}}
+	if !t.needed(d.node) {
+		if t.exists && l.last && l.run.all && l.s.have != nil {
 			tx.DeleteTable(t.name)
-			out = outcome{}
+			return outcome{}
 		}
-		if !t.exists || !out.exists {
+		if !t.exists {
 			return out
 		}
 	}
+	anew := t.broken || !t.exists
 	if t.broken {
 		tx.DeleteTable(t.name)
 	}
-	if t.broken || !t.exists {
+	if anew {
 		tx.AddTable(t.name)
-		for _, s := range t.family.sets(d.o) {
-			tx.AddSet(t.name, s)
+	}
+	f := t.family
+	f.sizes = l.sizes
+	for k := range setKinds {
+		grows := k < sizedKinds && f.sizes[k] != t.family.sizes[k]
+		if anew || grows {
+			tx.AddSet(t.name, f.set(k, d.o))
+		}
+		if grows && !anew {
+			tx.DeleteSet(t.name, t.family.name(k))
 		}
 	}
-	out.exists, out.broken = true, false
-	t.layBase(l, &out)
-	t.layClasses(l, &out)
+	if t.grows(l.sizes) {
+		t.emptyOrphans(l)
+	}
+	out.exists, out.broken, out.sizes = true, false, l.sizes
+	t.layBase(l, &f, &out)
+	t.layClasses(l, &f, &out)
 	if l.last {
 		t.tidyUp(l, &out)
+	}
+	for k := range out.elements {
+		if anew || l.s.without[k] {
+			out.elements[k] = 0
+		}
+		out.elements[k] += l.s.added[k] - l.s.removed[k]
 	}
 	return out
 }
 
 // layBase writes the chains that every table has, if what they depend on changed.
-func (t *table) layBase(l *layer, out *outcome) {
+func (t *table) layBase(l *layer, f *family, out *outcome) {
 	d := l.run.d
 	now := base{
 		mark: d.o.MasqueradeMark, nodePorts: t.nodePorts > 0, restricted: t.restricted > 0,
-		nodePortAddrs: prefixesOf(t.family, d.node.NodePortAddrs), allNodePorts: len(d.node.NodePortAddrs) == 0, serviceCIDRs: prefixesOf(t.family, d.node.ServiceCIDRs),
+		nodePortAddrs: prefixesOf(f, d.node.NodePortAddrs), allNodePorts: len(d.node.NodePortAddrs) == 0, serviceCIDRs: prefixesOf(f, d.node.ServiceCIDRs),
 	}
 	for bits, n := range t.prefixes {
 		if n > 0 {
 			now.prefixes = append(now.prefixes, bits)
 		}
 	}
-	if t.base != nil && t.base.equal(now) {
+	if t.base != nil && t.base.equal(now) && f.sizes == t.family.sizes {
 		return
 	}
 	var before map[string][]string
 	if t.base != nil {
 		before = map[string][]string{}
-		for _, c := range t.base.chains(t.family) {
-			before[c.Name] = c.comments(t.family)
+		for _, c := range t.base.chains(&t.family) {
+			before[c.Name] = c.comments(&t.family)
 		}
 	} else if l.s.have != nil {
 		before = l.s.have.chains
 	}
-	for _, c := range now.chains(t.family) {
-		if was, there := before[c.Name]; !there || !slices.Equal(was, c.comments(t.family)) {
-			c.write(l.s.tx, t.name, t.family)
+	for _, c := range now.chains(f) {
+		if was, there := before[c.Name]; !there || !slices.Equal(was, c.comments(f)) {
+			c.write(l.s.tx, t.name, f)
 		}
 	}
 	out.base = &now
 }
 
-// layClasses writes the chains of classes that are used and not there, and of all if pods are told in another way than before.
-func (t *table) layClasses(l *layer, out *outcome) {
+// layClasses writes the chains of classes that are used and not there, and of all if pods are told in another way than before, or sets have other names.
+func (t *table) layClasses(l *layer, f *family, out *outcome) {
 	d := l.run.d
-	again := !(service.Node{LocalPods: d.node.LocalPods}).Equal(service.Node{LocalPods: t.pods})
+	again := !(service.Node{LocalPods: d.node.LocalPods}).Equal(service.Node{LocalPods: t.pods}) || f.sizes != t.family.sizes
 	out.pods = d.node.LocalPods
 	var key value
 	for _, c := range t.classes {
-		if c.refs == 0 || c.element && c.chains != nil && !again {
+		if c.refs == 0 && (c.chains == nil || f.sizes == t.family.sizes) || c.element && c.chains != nil && !again {
 			continue
 		}
 		l.s.tx.Tag = tagLayout
@@ -123,18 +146,27 @@ func (t *table) layClasses(l *layer, out *outcome) {
 			l.s.tx.Tag = c.tag
 		}
 		var names []string
-		for _, one := range c.class.chains(t.family, d.node, d.o.MasqueradeMark) {
+		for _, one := range c.class.chains(f, d.node, d.o.MasqueradeMark) {
 			names = append(names, one.Name)
-			if l.s.have != nil && slices.Equal(l.s.have.chains[one.Name], one.comments(t.family)) {
+			if l.s.have != nil && slices.Equal(l.s.have.chains[one.Name], one.comments(f)) {
 				continue
 			}
-			one.write(l.s.tx, t.name, t.family)
+			one.write(l.s.tx, t.name, f)
 		}
 		if k := key.reset().word(c.number).bytes(); !c.element {
-			l.s.tx.AddElement(t.name, setClasses, nfnl.Element{Key: k, Verdict: nfnl.Verdict{Kind: nfnl.Goto, Chain: c.name}})
+			l.s.tx.AddElement(t.name, setNames[setClasses], nfnl.Element{Key: k, Verdict: nfnl.Verdict{Kind: nfnl.Goto, Chain: c.name}})
 		}
 		out.written = append(out.written, c)
 		out.chains[c] = names
+	}
+}
+
+// emptyOrphans has orphans let go of sets that are replaced.
+func (t *table) emptyOrphans(l *layer) {
+	for _, c := range t.orphans {
+		for _, name := range c.chains {
+			l.s.tx.FlushChain(t.name, name)
+		}
 	}
 }
 
@@ -143,7 +175,7 @@ func (t *table) layClasses(l *layer, out *outcome) {
 func (t *table) tidyUp(l *layer, out *outcome) {
 	tx := l.s.tx
 	if l.s.have != nil && !l.run.keep && !t.broken {
-		l.s.have.leftovers(t.name, tx, l.s.attempt)
+		l.s.have.leftovers(l.s)
 	}
 	if tx.Len() == 0 || !l.run.tidy || l.run.keep {
 		return
@@ -152,7 +184,7 @@ func (t *table) tidyUp(l *layer, out *outcome) {
 	var key value
 	for _, c := range t.orphans {
 		if c.element {
-			tx.DeleteElement(t.name, setClasses, nfnl.Element{Key: key.reset().word(c.number).bytes()})
+			tx.DeleteElement(t.name, setNames[setClasses], nfnl.Element{Key: key.reset().word(c.number).bytes()})
 		} else {
 			for _, name := range c.chains {
 				tx.DeleteChain(t.name, name)
@@ -168,7 +200,7 @@ func (t *table) tidyUp(l *layer, out *outcome) {
 
 // accept makes an outcome true.
 func (t *table) accept(o outcome) {
-	t.exists, t.broken, t.base, t.pods = o.exists, o.broken, o.base, o.pods
+	t.exists, t.broken, t.family.sizes, t.elements, t.base, t.pods = o.exists, o.broken, o.sizes, o.elements, o.base, o.pods
 	for _, c := range o.written {
 		c.element, c.chains = true, o.chains[c]
 	}
@@ -213,6 +245,10 @@ func (t *table) adopt(h *snapshot) {
 		*h = *newSnapshot(t.family) // nothing of it can be used
 		return
 	}
+	t.family = h.family
+	for k := range setKind(sizedKinds) {
+		t.elements[k] = h.count(k)
+	}
 	for _, e := range h.frontends {
 		t.nextID = max(t.nextID, e.id+1)
 	}
@@ -220,7 +256,7 @@ func (t *table) adopt(h *snapshot) {
 		t.nextID = max(t.nextID, uint32(k>>32)+1)
 	}
 	own := map[string]bool{}
-	for _, c := range (base{}).chains(t.family) {
+	for _, c := range (base{}).chains(&t.family) {
 		own[c.Name] = true
 	}
 	for name := range h.chains {

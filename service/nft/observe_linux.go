@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/podnet/podnet/internal/nfnl"
 	"github.com/podnet/podnet/service"
@@ -51,24 +53,40 @@ func (d *Dataplane) look(ctx context.Context, t *table) (*snapshot, error) {
 	for _, r := range seen.Rules {
 		h.chains[r.Chain] = append(h.chains[r.Chain], r.Comment)
 	}
-	ours := t.family.sets(d.o)
+	h.family.measure(seen.Sets)
+	var ours []nfnl.Set
+	for k := range setKinds {
+		ours = append(ours, h.family.set(k, d.o))
+	}
 	for _, s := range seen.Sets {
 		if !slices.ContainsFunc(ours, func(o nfnl.Set) bool { return o.Name == s.Name }) {
 			h.foreign = append(h.foreign, s.Name)
 		}
 	}
-	if h.broken = seen.Dormant || !fitting(base{}.chains(t.family), ours, seen); h.broken {
+	if h.broken = seen.Dormant || !fitting(base{}.chains(&h.family), ours, seen); h.broken {
 		return h, nil
 	}
-	for _, s := range ours {
-		if s.Name == setAffinity {
+	for k := range setKinds {
+		if k == setAffinity {
 			continue // is the packets' business
 		}
-		if err := h.read(ctx, d.k, t.name, s); err != nil {
+		if err := h.read(ctx, d.k, t.name, k, ours[k]); err != nil {
 			return nil, err
 		}
 	}
 	return h, nil
+}
+
+// measure finds out how large the sets are, by their names. A set that is not found has no size, and no set has that name.
+func (f *family) measure(sets []nfnl.Set) {
+	for k := range setKind(sizedKinds) {
+		f.sizes[k] = 0
+		for _, s := range sets {
+			if digits, ok := strings.CutPrefix(s.Name, setNames[k]+"-"); ok && digits == strconv.FormatUint(uint64(s.Size), 10) {
+				f.sizes[k] = max(f.sizes[k], s.Size)
+			}
+		}
+	}
 }
 
 // fitting reports whether all sets are there as they must be, and base chains where there is one.
@@ -88,10 +106,10 @@ func fitting(chains []chain, sets []nfnl.Set, seen nfnl.Description) bool {
 }
 
 // read reads the elements of a set.
-func (h *snapshot) read(ctx context.Context, k Kernel, t nfnl.Table, s nfnl.Set) error {
+func (h *snapshot) read(ctx context.Context, k Kernel, t nfnl.Table, kind setKind, s nfnl.Set) error {
 	elements := map[string]int{}
 	reset := func() {
-		switch s.Name {
+		switch kind {
 		case setFrontends:
 			clear(h.frontends)
 		case setEndpoints:
@@ -105,7 +123,7 @@ func (h *snapshot) read(ctx context.Context, k Kernel, t nfnl.Table, s nfnl.Set)
 		if len(x.Key) != s.Key.Len() || s.Data > nfnl.TypeVerdict && len(x.Data) != s.Data.Len() {
 			return
 		}
-		switch s.Name {
+		switch kind {
 		case setFrontends:
 			var key [24]byte
 			copy(key[:], x.Key)
@@ -123,8 +141,8 @@ func (h *snapshot) read(ctx context.Context, k Kernel, t nfnl.Table, s nfnl.Set)
 			elements[string(x.Key)] = 0
 		}
 	})
-	if s.Name != setFrontends && s.Name != setEndpoints && s.Name != setClasses {
-		h.others[s.Name] = elements
+	if kind != setFrontends && kind != setEndpoints && kind != setClasses {
+		h.others[kind] = elements
 	}
 	return err
 }
@@ -138,39 +156,29 @@ func (h *snapshot) counts() service.Observed {
 func (d *Dataplane) agrees(have map[*table]*snapshot) bool {
 	d.attempts++
 	var tx nfnl.Transaction
-	same := true
 	for i, t := range d.tables {
 		h := have[t]
-		if h.exists != t.exists || h.broken || len(h.foreign) > len(t.foreign) {
+		if h.exists != t.exists || h.broken || len(h.foreign) > len(t.foreign) || h.family.sizes != t.family.sizes {
 			return false
 		}
-		scratch := newTable(t.family, "")
-		s := &sink{table: t.name, tx: &tx, have: h, attempt: d.attempts}
-		for _, one := range d.services {
-			for j := range one.ports {
-				if p := &one.ports[j]; d.tableIndex(p.prog) == i {
-					scratch.shift(nil, p, s)
-				}
-			}
+		if !h.exists {
+			continue
 		}
-		h.leftovers(t.name, &tx, d.attempts)
-		same = same && tx.Len() == 0 && t.agreesChains(h, d)
-		for _, one := range d.services {
-			for j := range one.ports {
-				if p := &one.ports[j]; d.tableIndex(p.prog) == i {
-					scratch.shift(p, nil, &sink{})
-				}
-			}
+		s := &sink{table: t.name, tx: &tx, have: h, attempt: d.attempts}
+		t.replay(d.ports(i, nil), s)
+		h.leftovers(s)
+		if tx.Len() > 0 || !t.agreesChains(h, d) {
+			return false
 		}
 	}
-	return same
+	return true
 }
 
 // agreesChains compares chains and classes.
 func (t *table) agreesChains(h *snapshot, d *Dataplane) bool {
 	if t.base != nil {
-		for _, c := range t.base.chains(t.family) {
-			if !slices.Equal(h.chains[c.Name], c.comments(t.family)) {
+		for _, c := range t.base.chains(&t.family) {
+			if !slices.Equal(h.chains[c.Name], c.comments(&t.family)) {
 				return false
 			}
 		}
@@ -183,8 +191,8 @@ func (t *table) agreesChains(h *snapshot, d *Dataplane) bool {
 				return false
 			}
 		}
-		for _, one := range c.class.chains(t.family, d.node, d.o.MasqueradeMark) {
-			if c.chains != nil && c.refs > 0 && !slices.Equal(h.chains[one.Name], one.comments(t.family)) {
+		for _, one := range c.class.chains(&t.family, d.node, d.o.MasqueradeMark) {
+			if c.chains != nil && c.refs > 0 && !slices.Equal(h.chains[one.Name], one.comments(&t.family)) {
 				return false
 			}
 		}

@@ -13,7 +13,7 @@ type run struct {
 	ctx    context.Context
 	tidy   bool // remove chains that nobody uses any more
 	keep   bool // leave what nobody asked for
-	full   bool
+	all    bool // everything is known that is wanted
 	writes int
 }
 
@@ -50,30 +50,94 @@ func (r *run) do(changes []change, last bool) error {
 // collect makes the transaction of changes, and returns what is to be remembered once it is done.
 func (r *run) collect(changes []change, last bool) (*nfnl.Transaction, []outcome) {
 	d := r.d
-	var sinks []*sink
-	for try := true; try; {
-		d.tx.Reset()
-		d.attempts++
-		sinks = sinks[:0]
-		for _, t := range d.tables {
-			sinks = append(sinks, &sink{table: t.name, tx: &d.tx, have: d.have[t], attempt: d.attempts})
+	grown := make([]sizes, len(d.tables))
+	for i, t := range d.tables {
+		if grown[i] = t.family.sizes; !t.exists || t.broken {
+			grown[i] = r.estimate(i, changes)
 		}
-		for i := range changes {
-			if c := &changes[i]; !c.skip {
-				d.tx.Tag = i + 1
-				d.shift(c.old, c.now, sinks)
-				c.shifted = true
-			}
-		}
-		if try = r.conflicts(changes, sinks); try {
-			r.undo(changes)
-		}
+	}
+	sinks := r.shift(changes, grown)
+	for r.conflicts(changes, sinks) || r.full(changes, sinks, grown) {
+		r.undo(changes)
+		sinks = r.shift(changes, grown)
 	}
 	after := make([]outcome, len(d.tables))
 	for i, t := range d.tables {
-		after[i] = t.lay(&layer{run: r, s: sinks[i], last: last})
+		s := sinks[i]
+		if t.grows(grown[i]) {
+			d.tx.Tag = tagLayout
+			refill := &sink{table: t.name, names: s.names, tx: &d.tx}
+			for k := range setKinds {
+				refill.without[k] = !s.without[k]
+			}
+			t.replay(d.ports(i, changes), refill)
+			for k := range refill.added {
+				s.added[k] += refill.added[k]
+			}
+		}
+		after[i] = t.lay(&layer{run: r, s: s, last: last, sizes: grown[i]})
 	}
 	return &d.tx, after
+}
+
+// shift begins a transaction with changes, to sets of these sizes. Sets that are to be replaced are left out.
+func (r *run) shift(changes []change, grown []sizes) []*sink {
+	d := r.d
+	d.tx.Reset()
+	d.attempts++
+	sinks := make([]*sink, len(d.tables))
+	for i, t := range d.tables {
+		f := t.family
+		f.sizes = grown[i]
+		s := &sink{table: t.name, tx: &d.tx, have: d.have[t], attempt: d.attempts}
+		for k := range setKinds {
+			s.names[k] = f.name(k)
+			s.without[k] = k < sizedKinds && t.grows(grown[i]) && grown[i][k] != t.family.sizes[k]
+		}
+		sinks[i] = s
+	}
+	for i := range changes {
+		if c := &changes[i]; !c.skip {
+			d.tx.Tag = i + 1
+			d.shift(c.old, c.now, sinks)
+			c.shifted = true
+		}
+	}
+	return sinks
+}
+
+// estimate returns sizes for a table that has nothing yet.
+func (r *run) estimate(table int, changes []change) sizes {
+	var n [sizedKinds]int
+	for _, p := range r.d.ports(table, changes) {
+		endpoints := len(p.prog.Cluster) + len(p.prog.Local)
+		n[setFrontends] += len(p.prog.Frontends)
+		n[setEndpoints] += endpoints
+		n[setClusterIPs]++
+		if p.prog.Affinity > 0 {
+			n[setActive] += endpoints
+		}
+	}
+	var all sizes
+	for k := range all {
+		all[k] = sizeFor(n[k], r.d.least)
+	}
+	return all
+}
+
+// full reports whether a set is too small for a transaction, and gives it a larger size. What goes makes room only when the transaction is done.
+func (r *run) full(changes []change, sinks []*sink, grown []sizes) bool {
+	found := false
+	for i, t := range r.d.tables {
+		for k := range setKind(sizedKinds) {
+			s := sinks[i]
+			if !s.without[k] && t.elements[k]+s.added[k] > int(grown[i][k]) {
+				grown[i][k] = sizeFor(max(t.elements[k]+s.added[k]-s.removed[k], int(grown[i][k])), r.d.least)
+				found = true
+			}
+		}
+	}
+	return found
 }
 
 // conflicts gives up on changes that want what others have. What they had before may be what is in conflict, so that is left out too.

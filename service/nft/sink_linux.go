@@ -7,16 +7,22 @@ import (
 // sink takes the elements that come and go for one table, and writes what is not yet so.
 type sink struct {
 	table nfnl.Table
-	tx    *nfnl.Transaction // nil: nothing is written, see Dataplane.undo
+	names [setKinds]string
+	tx    *nfnl.Transaction // nil: nothing is written, see run.undo
 	have  *snapshot         // what the kernel has, nil: what the state says
+
+	only    [setKinds]bool // write to these sets only, if any is set
+	without [setKinds]bool // write to these sets not at all
 
 	attempt  int   // number of the transaction, for have
 	conflict []int // tags of changes that want what another change of this transaction wants
+
+	added, removed [sizedKinds]int
 }
 
 // add has an element there.
-func (s *sink) add(set string, key, data []byte) {
-	if s.tx == nil {
+func (s *sink) add(set setKind, key, data []byte) {
+	if s.tx == nil || s.without[set] {
 		return
 	}
 	if s.have != nil {
@@ -27,15 +33,31 @@ func (s *sink) add(set string, key, data []byte) {
 			s.conflict = append(s.conflict, s.tx.Tag)
 			return
 		case other:
-			s.tx.DeleteElement(s.table, set, nfnl.Element{Key: key})
+			s.remove(set, key)
 		}
 	}
-	s.tx.AddElement(s.table, set, nfnl.Element{Key: key, Data: data})
+	if set < sizedKinds {
+		s.added[set]++
+	}
+	s.tx.AddElement(s.table, s.names[set], nfnl.Element{Key: key, Data: data})
 }
 
 // remove has an element gone.
-func (s *sink) remove(set string, key []byte) {
-	if s.tx != nil {
-		s.tx.DeleteElement(s.table, set, nfnl.Element{Key: key})
+func (s *sink) remove(set setKind, key []byte) {
+	if s.tx == nil || s.without[set] {
+		return
+	}
+	if set < sizedKinds {
+		s.removed[set]++
+	}
+	s.tx.DeleteElement(s.table, s.names[set], nfnl.Element{Key: key})
+}
+
+// put adds an element without data, or removes it.
+func (s *sink) put(there bool, set setKind, key []byte) {
+	if there {
+		s.add(set, key, nil)
+	} else {
+		s.remove(set, key)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/podnet/podnet/internal/nfnl"
 	"github.com/podnet/podnet/service"
 )
 
@@ -20,9 +19,9 @@ type snapshot struct {
 
 	frontends map[[24]byte]frontSeen
 	endpoints map[uint64]endpointSeen
-	others    map[string]map[string]int // of all other sets, by set and key
-	classes   map[uint32]string         // the chains of classes
-	stray     []uint32                  // classes that lead nowhere useful
+	others    [setKinds]map[string]int // of all other sets, by key
+	classes   map[uint32]string        // the chains of classes
+	stray     []uint32                 // classes that lead nowhere useful
 
 	done map[int]bool // transactions that were committed
 }
@@ -30,7 +29,7 @@ type snapshot struct {
 func newSnapshot(f family) *snapshot {
 	return &snapshot{
 		family: f, chains: map[string][]string{}, frontends: map[[24]byte]frontSeen{}, endpoints: map[uint64]endpointSeen{},
-		others: map[string]map[string]int{}, classes: map[uint32]string{}, done: map[int]bool{},
+		classes: map[uint32]string{}, done: map[int]bool{},
 	}
 }
 
@@ -56,7 +55,7 @@ const (
 )
 
 // claim notes that a transaction wants an element.
-func (h *snapshot) claim(set string, key, data []byte, attempt int) claimed {
+func (h *snapshot) claim(set setKind, key, data []byte, attempt int) claimed {
 	switch set {
 	case setFrontends:
 		k := [24]byte(append(make([]byte, 0, 24), key...)[:24])
@@ -107,7 +106,7 @@ func joined(key []byte) uint64 { return uint64(readWord(key))<<32 | uint64(readW
 func (h *snapshot) idOf(p *service.PortProgram, used map[uint32]bool) uint32 {
 	var key value
 	for i := range p.Frontends {
-		k := [24]byte(append(make([]byte, 0, 24), key.reset().frontend(h.family, p.Protocol, &p.Frontends[i]).bytes()...)[:24])
+		k := [24]byte(append(make([]byte, 0, 24), key.reset().frontend(&h.family, p.Protocol, &p.Frontends[i]).bytes()...)[:24])
 		if e, there := h.frontends[k]; there && e.id != 0 && !used[e.id] {
 			return e.id
 		}
@@ -140,28 +139,39 @@ func (h *snapshot) listOf(id, kind uint32, n int) list {
 	return sorted
 }
 
-// leftovers removes what nobody claimed, with an attempt or before.
-func (h *snapshot) leftovers(t nfnl.Table, tx *nfnl.Transaction, attempt int) {
+// count returns how many elements a set has.
+func (h *snapshot) count(set setKind) int {
+	switch set {
+	case setFrontends:
+		return len(h.frontends)
+	case setEndpoints:
+		return len(h.endpoints)
+	}
+	return len(h.others[set])
+}
+
+// leftovers removes what nobody claimed, with this sink's attempt or before.
+func (h *snapshot) leftovers(s *sink) {
 	size := 4*int(h.family.words) + 8
 	for k, e := range h.frontends {
-		if e.attempt != attempt && !h.wanted(e.attempt) {
-			tx.DeleteElement(t, setFrontends, nfnl.Element{Key: k[:size]})
+		if e.attempt != s.attempt && !h.wanted(e.attempt) {
+			s.remove(setFrontends, k[:size])
 		}
 	}
 	var key value
 	for k, e := range h.endpoints {
-		if e.attempt != attempt && !h.wanted(e.attempt) {
-			tx.DeleteElement(t, setEndpoints, nfnl.Element{Key: key.reset().word(uint32(k >> 32)).word(uint32(k)).bytes()})
+		if e.attempt != s.attempt && !h.wanted(e.attempt) {
+			s.remove(setEndpoints, key.reset().word(uint32(k>>32)).word(uint32(k)).bytes())
 		}
 	}
 	for set, elements := range h.others {
 		for k, by := range elements {
-			if by != attempt && !h.wanted(by) {
-				tx.DeleteElement(t, set, nfnl.Element{Key: []byte(k)})
+			if by != s.attempt && !h.wanted(by) {
+				s.remove(setKind(set), []byte(k))
 			}
 		}
 	}
 	for _, number := range h.stray {
-		tx.DeleteElement(t, setClasses, nfnl.Element{Key: key.reset().word(number).bytes()})
+		s.remove(setClasses, key.reset().word(number).bytes())
 	}
 }

@@ -10,13 +10,14 @@ import (
 
 // table is what the dataplane knows of its table in one family.
 type table struct {
-	family  family
-	name    nfnl.Table
-	exists  bool // in the kernel, with all sets
-	broken  bool // it has to be made anew
-	base    *base
-	pods    service.LocalPods // as the chains of classes tell them
-	foreign []string          // sets that are not ours
+	family   family
+	name     nfnl.Table
+	exists   bool            // in the kernel, with all sets
+	elements [sizedKinds]int // in the kernel
+	broken   bool            // it has to be made anew
+	base     *base
+	pods     service.LocalPods // as the chains of classes tell them
+	foreign  []string          // sets that are not ours
 
 	nextID, nextClass uint32
 	used              map[uint32]bool // ids, while everything is compared with the kernel
@@ -40,7 +41,7 @@ func newTable(f family, instance string) *table {
 
 // needed reports whether there is anything to do in this family.
 func (t *table) needed(n service.Node) bool {
-	return t.ports > 0 || len(prefixesOf(t.family, n.ServiceCIDRs)) > 0
+	return t.ports > 0 || len(prefixesOf(&t.family, n.ServiceCIDRs)) > 0
 }
 
 // build makes the state of a port out of its program and what it was before. have is what the kernel has, if that is to be compared.
@@ -73,7 +74,7 @@ func (t *table) build(n *service.Node, p *service.PortProgram, old *port, have *
 
 // classFor returns the class of a frontend, new if it has to be.
 func (t *table) classFor(n *service.Node, p *service.PortProgram, x *service.Frontend) *classState {
-	c := classOf(t.family, n, p, x)
+	c := classOf(&t.family, n, p, x)
 	if s := t.classes[c]; s != nil {
 		return s
 	}
@@ -124,7 +125,7 @@ func (t *table) shiftFrontends(old, now *port, s *sink) {
 		if was >= 0 && old.classes[was] == c {
 			continue
 		}
-		k := key.reset().frontend(t.family, now.prog.Protocol, x).bytes()
+		k := key.reset().frontend(&t.family, now.prog.Protocol, x).bytes()
 		if was >= 0 {
 			s.remove(setFrontends, k)
 		}
@@ -135,7 +136,7 @@ func (t *table) shiftFrontends(old, now *port, s *sink) {
 		old.classes[i].refs--
 		t.count(x, -1, s)
 		if now.find(x) < 0 {
-			s.remove(setFrontends, key.reset().frontend(t.family, old.prog.Protocol, x).bytes())
+			s.remove(setFrontends, key.reset().frontend(&t.family, old.prog.Protocol, x).bytes())
 		}
 	}
 }
@@ -155,7 +156,7 @@ func (t *table) shiftSources(old, now *port, s *sink) {
 	var key value
 	shiftSet(guarded(old.prog), guarded(now.prog), func(x service.Frontend, by int) {
 		t.restricted += by
-		s.put(by > 0, setRestricted, key.reset().frontend(t.family, now.prog.Protocol, &x).bytes())
+		s.put(by > 0, setRestricted, key.reset().frontend(&t.family, now.prog.Protocol, &x).bytes())
 	})
 	shiftSet(old.prog.SourceRanges, now.prog.SourceRanges, func(p netip.Prefix, by int) {
 		t.prefixes[p.Bits()] += by
@@ -212,11 +213,15 @@ func present(m map[netip.Addr]int, a netip.Addr, by int) bool {
 	return n == 1 && by > 0
 }
 
-// put adds an element or removes it.
-func (s *sink) put(there bool, set string, key []byte) {
-	if there {
-		s.add(set, key, nil)
-	} else {
-		s.remove(set, key)
+// replay hands all elements of ports to a sink, as if the table had been empty.
+func (t *table) replay(ports []*port, s *sink) {
+	scratch := newTable(t.family, "")
+	for _, p := range ports {
+		scratch.shift(nil, p, s)
+	}
+	for _, p := range ports { // classes are shared with the scratch table
+		for _, c := range p.classes {
+			c.refs--
+		}
 	}
 }

@@ -18,7 +18,9 @@ type subject struct {
 
 func newSubject() *subject {
 	k := &nfnltest.Kernel{}
-	return &subject{New(k.Open(), Options{}), k}
+	s := &subject{New(k.Open(), Options{}), k}
+	s.least = 2 // so that sets are replaced by larger ones all the time
+	return s
 }
 
 func (s *subject) SetMachine(m servicetest.Machine) { s.kernel.SetLocal(m.Local) }
