@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +58,7 @@ func (l *lab) heals(ctx context.Context) {
 		l.heal(ctx, "routes flushed", podFlow(a, b), func(v6 bool) error { return flushRoutes(ctx, a.node.netns, v6) })
 	}
 	p := l.nodes[0].pods[0]
-	out := flowPath{from: p.netns, to: func(v6 bool) netip.AddrPort { return netip.AddrPortFrom(l.outside.addr(v6), whoamiPort) }, fresh: true}
+	out := flowPath{from: p.netns, to: func(v6 bool) netip.AddrPort { return netip.AddrPortFrom(l.outside.addr(v6), whoamiPort) }, fresh: true, limit: healLimit}
 	l.heal(ctx, "nft flushed", out, func(bool) error { return runIn(p.node.netns, "nft", "flush", "ruleset") })
 }
 
@@ -68,11 +67,11 @@ type flowPath struct {
 	from  string
 	to    func(ipv6 bool) netip.AddrPort
 	fresh bool          // every datagram is a new connection
-	limit time.Duration // of the outage; 0 is healLimit
+	limit time.Duration // of the outage
 }
 
 func podFlow(a, b *pod) flowPath {
-	return flowPath{from: a.netns, to: func(v6 bool) netip.AddrPort { return netip.AddrPortFrom(b.addr(v6), whoamiPort) }}
+	return flowPath{from: a.netns, to: func(v6 bool) netip.AddrPort { return netip.AddrPortFrom(b.addr(v6), whoamiPort) }, limit: healLimit}
 }
 
 // heal runs one fault under traffic.
@@ -85,14 +84,14 @@ func (l *lab) heal(ctx context.Context, name string, path flowPath, fault func(i
 		if path.fresh {
 			interval = 5 * time.Millisecond
 		}
-		f, err := startFlowTo(path.from, path.to(v6), interval, path.fresh)
+		f, err := startFlowTo(path.from, path.to(v6), l.times(interval), path.fresh)
 		if err != nil {
 			l.report.add(row{Name: name + ", healed", Family: familyName(v6), Cells: []cell{result("healed", err)}})
 			continue
 		}
 		time.Sleep(150 * time.Millisecond)
 		err = fault(v6)
-		deadline := time.Now().Add(12 * time.Second) // the agent's resync, should the event be lost
+		deadline := time.Now().Add(l.times(12 * time.Second)) // the agent's resync, should the event be lost
 		time.Sleep(100 * time.Millisecond)
 		for !f.healed(50) && time.Now().Before(deadline) {
 			time.Sleep(20 * time.Millisecond)
@@ -100,8 +99,8 @@ func (l *lab) heal(ctx context.Context, name string, path flowPath, fault func(i
 		r := f.finish()
 		switch {
 		case err != nil:
-		case r.outage > cmp.Or(path.limit, healLimit):
-			err = fmt.Errorf("outage %s, allowed are %s", ms(r.outage), ms(cmp.Or(path.limit, healLimit)))
+		case r.outage > l.times(path.limit):
+			err = fmt.Errorf("outage %s, allowed are %s", ms(r.outage), ms(l.times(path.limit)))
 		}
 		l.report.add(row{Name: name + ", healed", Family: familyName(v6), Cells: []cell{result("healed", err)},
 			Detail: "outage " + ms(r.outage)})

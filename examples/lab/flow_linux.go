@@ -49,7 +49,7 @@ func startFlowTo(from string, to netip.AddrPort, interval time.Duration, fresh b
 					_, _ = c.Write(message)
 					f.done.Go(func() {
 						defer c.Close()
-						_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+						_ = c.SetReadDeadline(time.Now().Add(700 * time.Millisecond))
 						f.receive(c, 1)
 					})
 				})
@@ -69,10 +69,24 @@ func startFlowTo(from string, to netip.AddrPort, interval time.Duration, fresh b
 	f.done.Go(func() { f.receive(conn, -1) })
 	f.done.Go(func() {
 		f.run(func(message []byte) { _, _ = conn.Write(message) }) // a refused send counts as lost
-		time.Sleep(300 * time.Millisecond)                         // the last answers
+		f.lastAnswers()
 		conn.Close()
 	})
 	return f, nil
+}
+
+// lastAnswers waits until every datagram is back, or nothing more comes.
+func (f *flow) lastAnswers() {
+	const most = 300 * time.Millisecond
+	for last, since := -1, time.Now(); time.Since(since) < most; time.Sleep(5 * time.Millisecond) {
+		now := f.result().lost
+		if now == 0 {
+			return
+		}
+		if now != last {
+			last, since = now, time.Now()
+		}
+	}
 }
 
 // run calls send with numbered messages at the flow's rate until stop is closed.

@@ -18,7 +18,7 @@ import (
 )
 
 func TestOptions(t *testing.T) {
-	good := options{nodes: 3, pods: 2, backend: "vxlan", family: "dual", proxy: "nftables", checks: "all"}
+	good := options{nodes: 3, pods: 2, backend: "vxlan", family: "dual", proxy: "nftables", checks: "all", slow: 1}
 	if err := good.validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -31,6 +31,7 @@ func TestOptions(t *testing.T) {
 		{func(o *options) { o.backend = "udp" }, `--backend "udp": allowed are vxlan and host-gw`},
 		{func(o *options) { o.family = "ipx" }, `--family "ipx": allowed are dual, ipv4 and ipv6`},
 		{func(o *options) { o.proxy = "auto" }, `--proxy "auto": allowed are nftables, ipvs, iptables, none`},
+		{func(o *options) { o.slow = 0 }, `--slow 0: allowed are 1 to 100`},
 		{func(o *options) { o.checks = "none" }, `--checks "none": allowed are all and services`},
 		{func(o *options) { o.checks, o.proxy = "services", "none" }, `--checks services: needs another --proxy than none`},
 	} {

@@ -96,6 +96,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.family, "family", "dual", "dual, ipv4 or ipv6")
 	fs.StringVar(&o.proxy, "proxy", "nftables", "mode of podnet-proxy: nftables, ipvs (needs a kernel with IPVS) or iptables; none: without Services")
 	fs.StringVar(&o.checks, "checks", "all", "all, or services: only those of Services")
+	fs.IntVar(&o.slow, "slow", 1, "how many times slower this machine is than a usual one, such as a guest whose processors are emulated: limits of time are so much longer")
 	fs.BoolVar(&o.kubernetes, "kubernetes", false, "with a real Kubernetes control plane, which test/kube/build builds; the agents find each other through its Nodes")
 	fs.StringVar(&o.deploy, "deploy", filepath.Join(filepath.Dir(self), "..", "deploy"), "directory of the manifests, for --kubernetes")
 	fs.BoolVar(&o.keep, "keep", false, "leave the network standing until Ctrl-C, to look around in it")

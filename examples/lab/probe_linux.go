@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const probeTimeout = 2 * time.Second
+const probeTimeout = 5 * time.Second
 
 // dialFrom dials from inside a namespace; the connection works from anywhere.
 func dialFrom(path, network, address string) (conn net.Conn, err error) {

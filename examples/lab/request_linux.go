@@ -30,8 +30,8 @@ func parseReply(line string) (reply, error) {
 	return reply{pod, addr}, nil
 }
 
-// requestTimeout is longer than TCP's first retransmission, 1 s: on a busy machine a packet may be lost for reasons of its own.
-const requestTimeout = 5 * time.Second
+// requestTimeout is longer than TCP's first retransmissions, after 1 and 3 s: on a busy machine a packet may be lost for reasons of its own.
+const requestTimeout = 15 * time.Second
 
 // get sends one HTTP request over a connection of its own.
 func get(from string, to netip.AddrPort) (reply, error) {
@@ -90,12 +90,12 @@ const (
 	silence = 250 * time.Millisecond
 )
 
-// refused returns an error unless a TCP connection and a datagram are refused at once.
-func refused(from string, to netip.AddrPort) error {
+// refused returns an error unless a TCP connection and a datagram are refused within limit.
+func refused(limit time.Duration, from string, to netip.AddrPort) error {
 	return errors.Join(together(
 		func() error {
 			start := time.Now()
-			c, err := dialWithin(atOnce, from, "tcp", to.String())
+			c, err := dialWithin(limit, from, "tcp", to.String())
 			if err == nil {
 				c.Close()
 			}
@@ -106,7 +106,7 @@ func refused(from string, to netip.AddrPort) error {
 		},
 		func() error {
 			// What a node itself sends is refused by the system call, before there is a packet.
-			_, err := echoOnce(atOnce, from, to)
+			_, err := echoOnce(limit, from, to)
 			if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EPERM) {
 				return fmt.Errorf("UDP to %s: %v, want connection refused", to, err)
 			}
@@ -115,8 +115,8 @@ func refused(from string, to netip.AddrPort) error {
 	)...)
 }
 
-// dropped returns an error unless packets vanish.
-func dropped(from string, to netip.AddrPort) error {
+// dropped returns an error unless packets vanish: nothing comes back within limit.
+func dropped(limit time.Duration, from string, to netip.AddrPort) error {
 	silent := func(protocol string, err error) error {
 		if timeout := net.Error(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
 			return fmt.Errorf("%s to %s: %v, want no answer", protocol, to, err)
@@ -125,14 +125,14 @@ func dropped(from string, to netip.AddrPort) error {
 	}
 	return errors.Join(together(
 		func() error {
-			c, err := dialWithin(silence, from, "tcp", to.String())
+			c, err := dialWithin(limit, from, "tcp", to.String())
 			if err == nil {
 				c.Close()
 			}
 			return silent("TCP", err)
 		},
 		func() error {
-			_, err := echoOnce(silence, from, to)
+			_, err := echoOnce(limit, from, to)
 			return silent("UDP", err)
 		},
 	)...)

@@ -229,7 +229,7 @@ func (l *lab) localPolicy(ctx context.Context, v6 bool) row {
 	total := map[string]int{}
 	for _, n := range l.nodes {
 		if !s.on(n) {
-			drops = append(drops, dropped(l.outside.netns, s.nodePortOf(n, v6)))
+			drops = append(drops, dropped(l.times(silence), l.outside.netns, s.nodePortOf(n, v6)))
 			// The node's own pods are served by the others: their packets never were on the way of a load balancer.
 			r, err := get(n.pods[0].netns, s.balancerIP(v6))
 			if err == nil && r.seen != n.pods[0].addr(v6) {
@@ -283,7 +283,7 @@ func (l *lab) sourceRanges(ctx context.Context, v6 bool) row {
 	s := l.services.guarded
 	a := askAll([]ask{{l.outside.endpoint(), s.balancerIP(v6)}}, 3)
 	return row{Name: "loadBalancerSourceRanges", Cells: []cell{
-		result("allowed", append(a.tcp, a.udp...)...), result("others dropped", dropped(l.router.netns, s.balancerIP(v6))),
+		result("allowed", append(a.tcp, a.udp...)...), result("others dropped", dropped(l.times(silence), l.router.netns, s.balancerIP(v6))),
 		result("not for NodePorts", errors.Join(askAll([]ask{{l.router.endpoint(), s.nodePortOf(l.nodes[0], v6)}}, 1).tcp...)),
 	}}
 }
@@ -350,9 +350,9 @@ func (l *lab) noEndpoints(_ context.Context, v6 bool) row {
 	s := l.services.empty
 	start := time.Now()
 	errs := together(
-		func() error { return refused(l.nodes[0].pods[0].netns, s.clusterIP(v6)) },
-		func() error { return refused(l.nodes[0].netns, s.clusterIP(v6)) },
-		func() error { return refused(l.outside.netns, s.nodePortOf(l.nodes[0], v6)) },
+		func() error { return refused(l.times(atOnce), l.nodes[0].pods[0].netns, s.clusterIP(v6)) },
+		func() error { return refused(l.times(atOnce), l.nodes[0].netns, s.clusterIP(v6)) },
+		func() error { return refused(l.times(atOnce), l.outside.netns, s.nodePortOf(l.nodes[0], v6)) },
 	)
 	cells := []cell{result("from a pod", errs[0]), result("from a node", errs[1]), result("from outside", errs[2])}
 	return row{Name: "Service without endpoints, refused at once", Cells: cells, Detail: "the last after " + ms(time.Since(start))}

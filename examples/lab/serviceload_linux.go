@@ -30,7 +30,7 @@ type load struct {
 // loadPause is the time between an answer and the next request of a place.
 const loadPause = 2 * time.Millisecond
 
-func startLoad(to netip.AddrPort, from ...endpoint) *load {
+func startLoad(to netip.AddrPort, pause time.Duration, from ...endpoint) *load {
 	w := &load{stop: make(chan struct{})}
 	for _, f := range from {
 		w.done.Go(func() {
@@ -38,7 +38,7 @@ func startLoad(to netip.AddrPort, from ...endpoint) *load {
 				select {
 				case <-w.stop:
 					return
-				case <-time.After(loadPause):
+				case <-time.After(pause):
 				}
 				start := time.Now()
 				r, err := get(f.netns, to)
@@ -95,10 +95,10 @@ func (l *lab) startTraffic() ([]*traffic, error) {
 	web, first, last := l.services.web, l.nodes[0], l.nodes[len(l.nodes)-1]
 	var all []*traffic
 	for _, v6 := range l.families() {
-		t := &traffic{v6: v6, load: startLoad(web.clusterIP(v6), first.pods[0].endpoint(), last.pods[len(last.pods)-1].endpoint(), last.endpoint())}
+		t := &traffic{v6: v6, load: startLoad(web.clusterIP(v6), l.times(loadPause), first.pods[0].endpoint(), last.pods[len(last.pods)-1].endpoint(), last.endpoint())}
 		all = append(all, t)
 		var err error
-		if t.flow, err = startFlowTo(first.pods[0].netns, web.clusterIP(v6), 5*time.Millisecond, false); err != nil {
+		if t.flow, err = startFlowTo(first.pods[0].netns, web.clusterIP(v6), l.times(5*time.Millisecond), false); err != nil {
 			return all, err
 		}
 		if t.kept, err = dialFrom(first.pods[0].netns, "tcp", web.clusterIP(v6).String()); err != nil {
@@ -151,7 +151,7 @@ func (l *lab) serviceLoad(ctx context.Context) {
 // flushed takes the rules of a node away, as an administrator or a firewall's start does. Nobody is told of a change of iptables: that proxy looks for itself.
 func (l *lab) flushed(ctx context.Context) {
 	n := l.nodes[0]
-	path := flowPath{from: l.outside.netns, to: func(v6 bool) netip.AddrPort { return l.services.web.nodePortOf(n, v6) }, fresh: true}
+	path := flowPath{from: l.outside.netns, to: func(v6 bool) netip.AddrPort { return l.services.web.nodePortOf(n, v6) }, fresh: true, limit: healLimit}
 	flush := func(bool) error { return runIn(n.netns, "nft", "flush", "ruleset") }
 	if l.proxy == "iptables" {
 		path.limit = 10 * time.Second
@@ -169,9 +169,9 @@ func (l *lab) flushed(ctx context.Context) {
 // grace is how long a pod that is being deleted still serves; a kubelet gives it 30 s. With Kubernetes it is longer: an EndpointSlice controller takes up to a second.
 func (l *lab) grace() time.Duration {
 	if l.cluster != nil {
-		return 2 * time.Second
+		return l.times(2 * time.Second)
 	}
-	return time.Second
+	return l.times(time.Second)
 }
 
 // churn takes endpoints away and brings them back, as Kubernetes does when pods are deleted and made. First an endpoint is terminating: it gets nothing new, and what it has
@@ -228,7 +228,7 @@ func (l *lab) churn(ctx context.Context) {
 		l.answered = merge(l.answered, t.load.answered.counts())
 		l.report.add(row{Name: name, Family: familyName(t.v6), Cells: []cell{
 			t.load.without(), result("open connection kept for its grace", append(kept[min(i, len(kept)):min(i+1, len(kept))], err)...),
-			result("come back", comeBack(some, before[i], t.load.answered.counts())), result("UDP flow moved", moved(t.flow, r)),
+			result("come back", comeBack(some, before[i], t.load.answered.counts())), result("UDP flow moved", moved(t.flow, r, l.times(moveLimit))),
 		}, Detail: fmt.Sprintf("%d of %d pods terminating for %.0f s, then removed, then made; %v; UDP outage %s", len(some), len(web.members), l.grace().Seconds(), t.load, ms(r.outage))})
 	}
 }
@@ -264,13 +264,13 @@ func comeBack(some []*pod, before, after map[string]int) error {
 }
 
 // moved returns an error unless a UDP flow found another endpoint soon after its own was removed.
-func moved(f *flow, r flowResult) error {
+func moved(f *flow, r flowResult, limit time.Duration) error {
 	by := f.speakers()
 	switch {
 	case len(by) < 2:
 		return fmt.Errorf("only %v answered", by)
-	case r.outage > moveLimit:
-		return fmt.Errorf("outage %s, allowed are %s", ms(r.outage), ms(moveLimit))
+	case r.outage > limit:
+		return fmt.Errorf("outage %s, allowed are %s", ms(r.outage), ms(limit))
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 // planned returns a topology whose pods have addresses, and its Services.
 func planned(t *testing.T, nodes, pods int, family string) (*topology, labServices) {
 	t.Helper()
-	topo, err := newTopology(options{nodes: nodes, pods: pods, backend: "vxlan", family: family, proxy: "nftables", checks: "all"}, "id", "/dir")
+	topo, err := newTopology(options{nodes: nodes, pods: pods, backend: "vxlan", family: family, proxy: "nftables", checks: "all", slow: 1}, "id", "/dir")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,9 +188,9 @@ func TestSpeakers(t *testing.T) {
 		{"stays, nothing lost", stays(one, flowResult{sent: 9}), false},
 		{"stays, something lost", stays(one, flowResult{sent: 9, lost: 1}), true},
 		{"stays, answered by two", stays(two, flowResult{sent: 9}), true},
-		{"moved", moved(two, flowResult{sent: 9, lost: 1, outage: healLimit}), false},
-		{"moved too late", moved(two, flowResult{sent: 9, lost: 1, outage: 2 * moveLimit}), true},
-		{"never moved", moved(one, flowResult{sent: 9}), true},
+		{"moved", moved(two, flowResult{sent: 9, lost: 1, outage: healLimit}, moveLimit), false},
+		{"moved too late", moved(two, flowResult{sent: 9, lost: 1, outage: 2 * moveLimit}, moveLimit), true},
+		{"never moved", moved(one, flowResult{sent: 9}, moveLimit), true},
 	} {
 		if (c.err != nil) != c.finding {
 			t.Errorf("%s: %v", c.name, c.err)

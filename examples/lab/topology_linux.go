@@ -21,6 +21,7 @@ type options struct {
 	family      string // dual, ipv4 or ipv6
 	proxy       string // nftables, ipvs, iptables; none is without Services
 	checks      string // all or services
+	slow        int    // how many times slower the machine is: of limits of time
 	keep, json  bool
 	bin         string
 
@@ -44,11 +45,16 @@ func (o options) validate() error {
 		return fmt.Errorf("--proxy %q: allowed are %s", o.proxy, strings.Join(proxyModes, ", "))
 	case o.checks != "all" && o.checks != "services":
 		return fmt.Errorf("--checks %q: allowed are all and services", o.checks)
+	case o.slow < 1 || o.slow > 100:
+		return fmt.Errorf("--slow %d: allowed are 1 to 100", o.slow)
 	case o.checks == "services" && o.proxy == "none":
 		return errors.New("--checks services: needs another --proxy than none")
 	}
 	return nil
 }
+
+// times returns how long something may take, or has to, on this machine.
+func (o options) times(d time.Duration) time.Duration { return d * time.Duration(o.slow) }
 
 // Underlay address plan. The outside host lives in documentation ranges (RFC 5737, RFC 3849).
 var (
