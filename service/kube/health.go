@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -61,6 +63,7 @@ type health struct {
 	expired uint64
 	failing map[string]error // by kind
 	missing map[string]bool  // kinds that the API server does not have, or that we may not read
+	suspect map[string]bool  // kinds that failed since the API server's state was last known to be ours or later
 }
 
 // listWatch has a reflector list and watch, and notes how that goes.
@@ -73,7 +76,11 @@ func (s *Source) listWatch(r resource) cache.ListerWatcher {
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			ctx, cancel := context.WithCancel(ctx)
-			w, err := r.doWatch(ctx, o)
+			var w watch.Interface
+			err := s.checkRestored(ctx, r, version(o.ResourceVersion))
+			if err == nil {
+				w, err = r.doWatch(ctx, o)
+			}
 			s.outcome(ctx, r.name, err)
 			if err != nil {
 				cancel()
@@ -98,7 +105,7 @@ func (h *health) outcome(kind string, err error) (refused bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.failing == nil {
-		h.failing, h.missing = map[string]error{}, map[string]bool{}
+		h.failing, h.missing, h.suspect = map[string]error{}, map[string]bool{}, map[string]bool{}
 	}
 	was := h.failing[kind]
 	if err == nil {
@@ -115,7 +122,7 @@ func (h *health) outcome(kind string, err error) (refused bool) {
 		h.expired++
 		return false // the reflector lists anew; nobody has to know
 	}
-	h.failing[kind] = err
+	h.failing[kind], h.suspect[kind] = err, true
 	if was == nil || was.Error() != err.Error() {
 		h.log.Warn("the API server does not answer as wanted; everything stays as it is", "kind", kind, "err", err)
 	}
@@ -129,6 +136,18 @@ func (h *health) lacks(kind string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.missing[kind]
+}
+
+func (h *health) suspects(kind string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.suspect[kind]
+}
+
+func (h *health) trust(kind string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.suspect, kind)
 }
 
 func (h *health) fill(st *Status) {
@@ -192,4 +211,35 @@ func (s *Source) lively(ctx context.Context, kind string, inner watch.Interface,
 		}
 	})
 	return w
+}
+
+// checkRestored finds out whether the API server's state is older than ours: then a watch would wait, silently, for what it believes to lie ahead (etcd restored from a
+// backup). It asks only after a failure, which a restore is not without.
+func (s *Source) checkRestored(ctx context.Context, r resource, ours uint64) error {
+	if ours == 0 || !s.health.suspects(r.name) {
+		return nil
+	}
+	out, err := r.doList(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return err
+	}
+	list, err := meta.ListAccessor(out)
+	if err != nil {
+		return nil
+	}
+	if theirs := version(list.GetResourceVersion()); theirs != 0 && theirs < ours {
+		s.o.Logger.Warn("the API server's state is older than what was seen before: everything is listed anew", "kind", r.name, "seen", ours, "now", theirs)
+		return apierrors.NewResourceExpired(fmt.Sprintf("state at version %d, older than %d", theirs, ours))
+	}
+	s.health.trust(r.name)
+	return nil
+}
+
+// version is a resourceVersion as a number, which they are and grow (Kubernetes 1.35, KEP-5504), or 0.
+func version(s string) uint64 {
+	v, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return v
 }

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -107,7 +108,10 @@ func (s *Source) Run(ctx context.Context) error {
 			_ = s.nodes.Replace(nil, "")
 			continue
 		}
-		reflector := cache.NewReflectorWithOptions(s.listWatch(r.kind), r.kind.example, r.store, cache.ReflectorOptions{Name: "podnet " + r.kind.name, TypeDescription: r.kind.name})
+		// client-go's own waits grow to a minute; one of at most 20 s costs the API server 0.1 requests per second and kind.
+		backoff := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 16, Cap: 10 * time.Second}
+		reflector := cache.NewReflectorWithOptions(s.listWatch(r.kind), r.kind.example, r.store,
+			cache.ReflectorOptions{Name: "podnet " + r.kind.name, TypeDescription: r.kind.name, Backoff: &backoff})
 		all.Go(func() { reflector.RunWithContext(ctx) })
 	}
 	all.Go(func() { s.letGo(ctx) })
