@@ -95,6 +95,14 @@ func (e *encoder) verdict(typ uint16, v Verdict) {
 	e.endNest(outer)
 }
 
+// room makes room for an element, by doubling: append's own steps leave five times the size of a large buffer to the garbage collector.
+func (e *encoder) room() {
+	const most = 512 // an element, and the beginning of a message
+	if cap(e.buf)-len(e.buf) < most {
+		e.buf = append(make([]byte, 0, 2*cap(e.buf)+most), e.buf...)
+	}
+}
+
 // element writes one element of a set.
 func (e *encoder) element(x *Element, isMap bool) {
 	start := e.nest(unix.NFTA_LIST_ELEM)

@@ -3,6 +3,7 @@ package nfnl
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
@@ -24,7 +25,7 @@ const messageBytes = 60 << 10
 // Transaction is a list of changes that the kernel does all or none. The zero Transaction is empty and ready to use.
 type Transaction struct {
 	// Tag is given to the changes that follow. An error names the tag of the change that was refused.
-	Tag int
+	Tag int // 32 bits of it
 
 	sections []*section
 	last     *section // that took the last element
@@ -53,7 +54,7 @@ type messageInfo struct {
 }
 
 // run is the tag of the changes up to a number.
-type run struct{ until, tag int }
+type run struct{ until, tag int32 }
 
 // Len returns how many changes there are.
 func (t *Transaction) Len() int { return t.changes }
@@ -101,11 +102,11 @@ func (t *Transaction) section(step int, table Table, set string) *section {
 func (t *Transaction) count(s *section) {
 	t.changes++
 	s.changes++
-	if n := len(s.runs); n > 0 && s.runs[n-1].tag == t.Tag {
-		s.runs[n-1].until = s.changes
+	if n := len(s.runs); n > 0 && s.runs[n-1].tag == int32(t.Tag) {
+		s.runs[n-1].until = int32(s.changes)
 		return
 	}
-	s.runs = append(s.runs, run{s.changes, t.Tag})
+	s.runs = append(s.runs, run{int32(s.changes), int32(t.Tag)})
 }
 
 // object adds a message about something that is no element.
@@ -293,6 +294,7 @@ func (t *Transaction) DeleteElement(table Table, set string, x Element) {
 func (t *Transaction) element(step int, kind, flags uint16, table Table, set string, x *Element) {
 	s := t.section(step, table, set)
 	e := &s.enc
+	e.room()
 	if s.list != 0 && len(e.buf)-s.list > messageBytes {
 		s.close()
 	}
@@ -318,12 +320,11 @@ func (s *section) close() {
 
 // tag returns the tag of a change of the section.
 func (s *section) tag(change int) int {
-	for _, r := range s.runs {
-		if change < r.until {
-			return r.tag
-		}
+	i, _ := slices.BinarySearchFunc(s.runs, change+1, func(r run, n int) int { return int(r.until) - n })
+	if i == len(s.runs) {
+		return 0
 	}
-	return 0
+	return int(s.runs[i].tag)
 }
 
 // finish closes the messages, numbers them from 1 and returns the buffers in order.

@@ -115,7 +115,7 @@ func (d *Dataplane) everything(delta service.Delta) []change {
 		h := d.have[t]
 		delete(d.have, t)
 		d.tables[i] = newTable(t.family, d.o.Name)
-		d.tables[i].used = map[uint32]bool{}
+		d.tables[i].used = make(map[uint32]bool, len(delta.Set))
 		d.tables[i].adopt(h)
 		d.have[d.tables[i]] = h
 	}

@@ -106,16 +106,25 @@ func (r *run) shift(changes []change, grown []sizes) []*sink {
 	return sinks
 }
 
-// estimate returns sizes for a table that has nothing yet.
+// estimate returns sizes for a table that has nothing yet: what it will have is among the changes.
 func (r *run) estimate(table int, changes []change) sizes {
 	var n [sizedKinds]int
-	for _, p := range r.d.ports(table, changes) {
-		endpoints := len(p.prog.Cluster) + len(p.prog.Local)
-		n[setFrontends] += len(p.prog.Frontends)
-		n[setEndpoints] += endpoints
-		n[setClusterIPs]++
-		if p.prog.Affinity > 0 {
-			n[setActive] += endpoints
+	for i := range changes {
+		if changes[i].skip || changes[i].now == nil {
+			continue
+		}
+		for j := range changes[i].now.ports {
+			p := changes[i].now.ports[j].prog
+			if r.d.tableIndex(p) != table {
+				continue
+			}
+			endpoints := len(p.Cluster) + len(p.Local)
+			n[setFrontends] += len(p.Frontends)
+			n[setEndpoints] += endpoints
+			n[setClusterIPs]++
+			if p.Affinity > 0 {
+				n[setActive] += endpoints
+			}
 		}
 	}
 	var all sizes

@@ -26,6 +26,9 @@ type Kernel struct {
 	// Refuse is asked for every element that a transaction adds; an errno other than 0 refuses it. nil refuses nothing.
 	Refuse func(set string, x nfnl.Element) syscall.Errno
 
+	// Lacks names expressions that the kernel has no module for, such as "fib"; "nf_tables" stands for all.
+	Lacks []string
+
 	// Most is the most bytes of a transaction, as the send buffer of a socket limits it. 0 is no limit.
 	Most int
 
@@ -112,6 +115,10 @@ func (c *Conn) enter(ctx context.Context, op string) error {
 	}
 	k := c.k
 	k.mu.Lock()
+	if slices.Contains(k.Lacks, "nf_tables") {
+		k.mu.Unlock()
+		return unix.EINVAL // as the real one, for a subsystem of nfnetlink that nobody registered
+	}
 	n := k.counts.Calls
 	k.counts.Calls++
 	if op == "describe" || op == "elements" {

@@ -1,6 +1,7 @@
 package nfnltest
 
 import (
+	"slices"
 	"syscall"
 
 	"github.com/google/nftables/expr"
@@ -10,7 +11,7 @@ import (
 )
 
 // addRule reads a rule and checks its expressions.
-func (t *table) addRule(body []byte) syscall.Errno {
+func (t *table) addRule(body []byte, lacks []string) syscall.Errno {
 	c := t.chain(nfnl.Text(nfnl.Attr(body, unix.NFTA_RULE_CHAIN)))
 	if c == nil {
 		return unix.ENOENT
@@ -18,6 +19,9 @@ func (t *table) addRule(body []byte) syscall.Errno {
 	t.handle++
 	r := &rule{handle: t.handle, comment: nfnl.ParseComment(nfnl.Attr(body, unix.NFTA_RULE_USERDATA))}
 	for _, v := range nfnl.Attrs(nfnl.Attr(body, unix.NFTA_RULE_EXPRESSIONS)) {
+		if slices.Contains(lacks, nfnl.Text(nfnl.Attr(v, unix.NFTA_EXPR_NAME))) {
+			return unix.ENOENT
+		}
 		x, errno := parse(byte(t.name.Family), v)
 		if errno != 0 {
 			return errno

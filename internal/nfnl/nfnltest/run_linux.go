@@ -75,7 +75,7 @@ func (b *batch) message(m nfnl.Message) syscall.Errno {
 	case unix.NFT_MSG_DELCHAIN:
 		return t.deleteChain(nfnl.Text(nfnl.Attr(m.Body, unix.NFTA_CHAIN_NAME)))
 	case unix.NFT_MSG_NEWRULE:
-		return t.addRule(m.Body)
+		return t.addRule(m.Body, b.k.Lacks)
 	case unix.NFT_MSG_DELRULE:
 		return t.deleteRules(m.Body)
 	case unix.NFT_MSG_NEWSET:
