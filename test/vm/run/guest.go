@@ -23,7 +23,7 @@ type plan struct {
 type test struct {
 	Package string
 	Dir     string // where its tests run, as with go test
-	Binary  string
+	Binary  string // "" if it did not build
 }
 
 func (p plan) write(path string) error {
@@ -60,6 +60,10 @@ func runPlan(path string, to io.Writer) int {
 // run runs one test binary and reports whether it passed. Unlike go test it passes on what a binary prints that passes, at once: in a guest that is killed, it
 // is all there is.
 func (t test) run(args []string, to io.Writer) bool {
+	if t.Binary == "" {
+		fmt.Fprintf(to, "FAIL\t%s [build failed]\n", t.Package)
+		return false
+	}
 	seen := &contains{what: []byte("testing: warning: no tests to run")}
 	out := io.MultiWriter(to, seen) // one writer, so that one goroutine copies
 	cmd := exec.Command(t.Binary, args...)

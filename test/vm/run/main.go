@@ -68,6 +68,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	followParent()
 	status, err := o.main(ctx, flag.Args(), isCommand)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
@@ -155,8 +156,10 @@ func (o options) compile(ctx context.Context, temp string, packages []string) (s
 		binary := filepath.Join(temp, fmt.Sprintf("%d.test", len(p.Tests)))
 		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", binary, name)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		if err := cmd.Run(); err != nil {
-			return "", fmt.Errorf("go test -c %s: %w", name, err)
+		if err := cmd.Run(); ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		} else if err != nil {
+			binary = "" // the others run all the same, as with go test
 		}
 		p.Tests = append(p.Tests, test{Package: name, Dir: dir, Binary: binary})
 	}

@@ -52,11 +52,12 @@ func TestRunPlan(t *testing.T) {
 // TestRunPlanGoesOn: one that fails does not keep the others from running.
 func TestRunPlanGoesOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "plan.json")
-	if err := (plan{Tests: []test{{"a", "/", "/nonexistent"}, {"b", "/", "/bin/true"}}}).write(path); err != nil {
+	if err := (plan{Tests: []test{{"a", "/", "/nonexistent"}, {"b", "/", "/bin/true"}, {"c", "/", ""}}}).write(path); err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if status := runPlan(path, &out); status != 1 || !strings.Contains(out.String(), "FAIL\ta\t") || !strings.Contains(out.String(), "ok  \tb\t") {
+	if status := runPlan(path, &out); status != 1 || !strings.Contains(out.String(), "FAIL\ta\t") || !strings.Contains(out.String(), "ok  \tb\t") ||
+		!strings.Contains(out.String(), "FAIL\tc [build failed]\n") {
 		t.Errorf("status %d: %s", status, &out)
 	}
 	if status := runPlan("/nonexistent", &out); status != 2 {
