@@ -106,7 +106,7 @@ func TestJob(t *testing.T) {
 }
 
 func TestSame(t *testing.T) {
-	type uncomparable struct{ f func() }
+	type uncomparable []int
 	var a, b bytes.Buffer
 	if !same(&a, &a) || same(&a, &b) || same(uncomparable{}, uncomparable{}) {
 		t.Error("same is wrong")
