@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/proxyconfig"
@@ -70,17 +71,20 @@ func (p *proxy) cleanupModes(ctx context.Context, but string) error {
 		}
 		d, err := p.dataplane(m)
 		if err == nil {
-			if _, err = d.Observe(ctx); err != nil { // what does not work here has left nothing here
-				p.log.Debug("clean up", "mode", m, "nothing", err)
-				continue
-			}
 			err = d.Cleanup(ctx)
 		}
-		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		if absent(err) { // what cannot work here has left nothing here
+			p.log.Debug("clean up", "mode", m, "nothing", err)
+		} else if err != nil {
 			faults = append(faults, fmt.Errorf("mode %s: %w", m, err))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// absent reports whether an error says that the kernel or a program lacks what a dataplane needs.
+func absent(err error) bool {
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, exec.ErrNotFound)
 }
 
 // families are those that this host has: IPv6 may be off.
