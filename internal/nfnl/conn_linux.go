@@ -124,8 +124,8 @@ func (c *Conn) Commit(ctx context.Context, t *Transaction) error {
 	if err != nil {
 		return err
 	}
-	err = c.s.exchange(t, true)
-	if back := leave(err == nil); back != nil && err == nil {
+	id, err := c.s.exchange(t, true)
+	if back := leave(id); back != nil && err == nil {
 		err = back
 	}
 	return err
@@ -144,28 +144,29 @@ func (c *Conn) Try(ctx context.Context, t *Transaction) error {
 	if c.s == nil {
 		return errClosed
 	}
-	return c.s.exchange(t, false)
+	_, err := c.s.exchange(t, false)
+	return err
 }
 
-// exchange sends a transaction, and the end that makes it count.
-func (s *socket) exchange(t *Transaction, end bool) error {
+// exchange sends a transaction, and the end that makes it count. It returns the number (genid) of the commit, 0 if there was nothing to commit because all was so already.
+func (s *socket) exchange(t *Transaction, end bool) (id uint32, err error) {
 	buffers, n := t.finish()
-	buffers = append([][]byte{batch(unix.NFNL_MSG_BATCH_BEGIN, 0)}, buffers...)
+	buffers = append([][]byte{batch(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_ECHO, 0)}, buffers...)
 	if end {
-		buffers = append(buffers, batch(unix.NFNL_MSG_BATCH_END, uint32(n)+1))
+		buffers = append(buffers, batch(unix.NFNL_MSG_BATCH_END, 0, uint32(n)+1))
 	}
 	s.drain()
 	if err := s.send(buffers...); err != nil {
 		if err == unix.EMSGSIZE {
-			return fmt.Errorf("nftables: %d changes, %d bytes: %w", t.changes, t.Size(), ErrTooLarge)
+			return 0, fmt.Errorf("nftables: %d changes, %d bytes: %w", t.changes, t.Size(), ErrTooLarge)
 		}
-		return fmt.Errorf("nftables: send %d changes: %w", t.changes, err)
+		return 0, fmt.Errorf("nftables: send %d changes: %w", t.changes, err)
 	}
 	return s.verdict(t, n)
 }
 
 // verdict reads the answers to a transaction of n messages: one for each that was refused and one for the last. The batch's own number, 0, stands for the transaction as a whole.
-func (s *socket) verdict(t *Transaction, n int) error {
+func (s *socket) verdict(t *Transaction, n int) (id uint32, err error) {
 	var refused Refused
 	acknowledged := false
 	for {
@@ -174,12 +175,15 @@ func (s *socket) verdict(t *Transaction, n int) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("nftables: read the answer to a transaction: %w", err)
+			return 0, fmt.Errorf("nftables: read the answer to a transaction: %w", err)
 		}
 		if in == nil {
 			break
 		}
 		for m := range messages(in) {
+			if m.kind() == unix.NFT_MSG_NEWGEN { // the echo of the batch's beginning
+				id = be32(attr(m.body, unix.NFTA_GEN_ID))
+			}
 			if m.typ != unix.NLMSG_ERROR {
 				continue
 			}
@@ -192,9 +196,9 @@ func (s *socket) verdict(t *Transaction, n int) error {
 	}
 	switch {
 	case len(refused) > 0:
-		return refused
+		return 0, refused
 	case !acknowledged:
-		return fmt.Errorf("nftables: no answer to a transaction of %d changes: %w", t.changes, unix.ENOBUFS)
+		return 0, fmt.Errorf("nftables: no answer to a transaction of %d changes: %w", t.changes, unix.ENOBUFS)
 	}
-	return nil
+	return id, nil
 }

@@ -366,11 +366,11 @@ func (t *Transaction) at(n int) (*section, int) {
 }
 
 // batch returns the message that begins or ends a batch.
-func batch(kind uint16, seq uint32) []byte {
+func batch(kind, flags uint16, seq uint32) []byte {
 	b := make([]byte, 0, headerLen+genLen)
 	b = native.AppendUint32(b, headerLen+genLen)
 	b = native.AppendUint16(b, kind)
-	b = native.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = native.AppendUint16(b, unix.NLM_F_REQUEST|flags)
 	b = native.AppendUint32(b, seq)
 	b = native.AppendUint32(b, 0)
 	b = append(b, unix.AF_UNSPEC, unix.NFNETLINK_V0)

@@ -157,12 +157,12 @@ func (w *watch) drain() (any bool, err error) {
 	}
 }
 
-// leave leaves the group for a commit. The function that it returns comes back to it, and finds out what was missed.
-func (w *watch) leave() (back func(committed bool) error, err error) {
+// leave leaves the group for a commit. The function that it returns comes back to it, with the commit's number if there was one, and finds out what was missed.
+func (w *watch) leave() (back func(id uint32) error, err error) {
 	w.mu.Lock()
 	if w.s == nil {
 		w.mu.Unlock()
-		return func(bool) error { return nil }, nil
+		return func(uint32) error { return nil }, nil
 	}
 	defer func() {
 		if err != nil {
@@ -175,7 +175,7 @@ func (w *watch) leave() (back func(committed bool) error, err error) {
 	if _, err := w.drain(); err != nil {
 		return nil, err
 	}
-	return func(committed bool) error {
+	return func(own uint32) error {
 		defer w.mu.Unlock()
 		if err := group(w.s, unix.NETLINK_ADD_MEMBERSHIP); err != nil {
 			return err
@@ -184,8 +184,8 @@ func (w *watch) leave() (back func(committed bool) error, err error) {
 		if err != nil {
 			return err
 		}
-		if committed {
-			w.known = next(w.known)
+		if own != 0 && own == next(w.known) {
+			w.known = own
 		}
 		if id != w.known {
 			return w.lost()

@@ -170,8 +170,11 @@ func (c *checker) expr(ch *chain, x expr.Any) syscall.Errno {
 	case *expr.Lookup:
 		return c.lookup(x)
 	case *expr.Numgen:
-		if x.Modulus == 0 || uint64(x.Modulus)+uint64(x.Offset) > 1<<32 {
+		if x.Modulus == 0 {
 			return unix.ERANGE
+		}
+		if uint64(x.Modulus)+uint64(x.Offset) > 1<<32 {
+			return unix.EOVERFLOW
 		}
 		return c.store(x.Register, 4)
 	case *expr.Dynset:
@@ -215,10 +218,7 @@ func (c *checker) lookup(x *expr.Lookup) syscall.Errno {
 	}
 	switch {
 	case !x.IsDestRegSet:
-		if s.Data != 0 {
-			return unix.EINVAL
-		}
-		return 0
+		return 0 // of a map, too
 	case s.Data == 0:
 		return unix.EINVAL
 	case s.Data == nfnl.TypeVerdict:

@@ -17,6 +17,7 @@ type batch struct {
 	tables  []*table
 	touched map[nfnl.Table]bool
 	element int // that is being done, -1 if it is not about one
+	changed bool
 }
 
 // run does a transaction and keeps the result if it succeeds and keep says so. As the kernel, it goes on after a refusal and names them all.
@@ -35,7 +36,10 @@ func (k *Kernel) run(tx *nfnl.Transaction, keep bool) (map[nfnl.Table]bool, erro
 	var refused nfnl.Refused
 	for i, m := range messages {
 		b.element = -1
-		if errno := b.message(m); errno != 0 {
+		before := b.size()
+		errno := b.message(m)
+		b.changed = b.changed || b.size() != before || m.Kind == unix.NFT_MSG_NEWSET // counts even if it is there (6.18)
+		if errno != 0 {
 			refused = append(refused, tx.Refusal(i, b.element, errno))
 		}
 	}
@@ -44,7 +48,9 @@ func (k *Kernel) run(tx *nfnl.Transaction, keep bool) (map[nfnl.Table]bool, erro
 	}
 	if keep {
 		k.tables = b.tables
-		k.genid++
+		if b.changed {
+			k.genid++
+		}
 		k.counts.Commits++
 		k.counts.Changes += tx.Len()
 	}
@@ -90,15 +96,30 @@ func (b *batch) message(m nfnl.Message) syscall.Errno {
 	return 0
 }
 
-const maxName = 127 // NFT_NAME_MAXLEN is 256, that of chains 128 (NFT_CHAIN_MAXNAMELEN)
+// size counts everything: a message adds, or removes, or changes nothing.
+func (b *batch) size() int {
+	n := len(b.tables)
+	for _, t := range b.tables {
+		n += len(t.chains) + len(t.sets)
+		for _, c := range t.chains {
+			n += len(c.rules)
+		}
+		for _, s := range t.sets {
+			n += len(s.elements)
+		}
+	}
+	return n
+}
+
+const maxName = 255 // NFT_NAME_MAXLEN - 1
 
 func (t *table) addChain(c nfnl.Chain) syscall.Errno {
-	if c.Name == "" || len(c.Name) > maxName {
-		return unix.EINVAL
+	if len(c.Name) > maxName {
+		return unix.ERANGE
 	}
 	if old := t.chain(c.Name); old != nil {
 		if old.Type != c.Type || old.Hook != c.Hook || old.Priority != c.Priority {
-			return unix.EEXIST
+			return unix.EOPNOTSUPP
 		}
 		old.Chain = c
 		return 0
@@ -152,7 +173,10 @@ func (t *table) deleteRules(body []byte) syscall.Errno {
 func (t *table) addSet(body []byte) syscall.Errno {
 	s := nfnl.ParseSet(body)
 	keyLen, dataLen := number(nfnl.Attr(body, unix.NFTA_SET_KEY_LEN)), number(nfnl.Attr(body, unix.NFTA_SET_DATA_LEN))
-	if s.Name == "" || len(s.Name) > maxName || nfnl.Attr(body, unix.NFTA_SET_ID) == nil || keyLen == 0 || keyLen > 64 || dataLen > 64 {
+	if len(s.Name) > maxName {
+		return unix.ERANGE
+	}
+	if nfnl.Attr(body, unix.NFTA_SET_ID) == nil || keyLen == 0 || keyLen > 64 || dataLen > 64 {
 		return unix.EINVAL
 	}
 	if s.Interval || uint64(s.Key.Len()) != keyLen || uint64(s.Data.Len()) != dataLen {
