@@ -142,10 +142,7 @@ func (l *lab) reachNode(ctx context.Context, name string, n *node) {
 // replaced has a machine die and another one come with its podCIDRs. The Node of the dead one is deleted afterwards.
 func (l *lab) replaced(ctx context.Context, dead, n *node) bool {
 	const name = "node replaced, the same podCIDRs"
-	dead.agent.stop(syscall.SIGKILL)
-	if dead.proxy != nil {
-		dead.proxy.stop(syscall.SIGKILL)
-	}
+	dead.kill()
 	time.Sleep(time.Until(dead.registered.Add(time.Second))) // Kubernetes keeps the age of a Node in seconds: the dead one is older
 	l.nodes = slices.DeleteFunc(l.nodes, func(other *node) bool { return other == dead })
 	err := errors.Join(l.unplug(ctx, &dead.machine), n.makeDirs(), l.plug(ctx, &n.machine))
@@ -201,6 +198,15 @@ func (l *lab) replaced(ctx context.Context, dead, n *node) bool {
 		Detail: fmt.Sprintf("%s after the old Node was deleted; from then on %v", ms(took), r)})
 	l.reachNode(ctx, "replacement's pods from and to all other pods", n)
 	return true
+}
+
+// kill ends a node's processes.
+func (n *node) kill() {
+	for _, p := range []*process{n.agent, n.proxy} {
+		if p != nil {
+			p.stop(syscall.SIGKILL)
+		}
+	}
 }
 
 // removed deletes a Node and looks whether all others forget it.

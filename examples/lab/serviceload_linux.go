@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -88,6 +87,8 @@ type traffic struct {
 	flow *flow
 	kept net.Conn // one connection that stays open
 	pod  string   // who answers there
+
+	first string // who answered the flow first
 }
 
 // startTraffic starts it over all families: load from pods of the first and the last node and from a node; a flow, and a connection that stays, from the first pod.
@@ -206,6 +207,7 @@ func (l *lab) churn(ctx context.Context) {
 		},
 		func() error {
 			time.Sleep(l.grace() / 2)
+			_, _ = poll(ctx, l.times(moveLimit), func() error { return allMoved(all, some) }) // said below
 			var errs []error
 			for _, p := range some {
 				errs = append(errs, l.startPod(p))
@@ -228,7 +230,7 @@ func (l *lab) churn(ctx context.Context) {
 		l.answered = merge(l.answered, t.load.answered.counts())
 		l.report.add(row{Name: name, Family: familyName(t.v6), Cells: []cell{
 			t.load.without(), result("open connection kept for its grace", append(kept[min(i, len(kept)):min(i+1, len(kept))], err)...),
-			result("come back", comeBack(some, before[i], t.load.answered.counts())), result("UDP flow moved", moved(t.flow, r, l.times(moveLimit))),
+			result("come back", comeBack(some, before[i], t.load.answered.counts())), l.followed(t, r, some),
 		}, Detail: fmt.Sprintf("%d of %d pods terminating for %.0f s, then removed, then made; %v; UDP outage %s", len(some), len(web.members), l.grace().Seconds(), t.load, ms(r.outage))})
 	}
 }
@@ -239,6 +241,7 @@ func (l *lab) chosen(all []*traffic) []*pod {
 	flows := map[string]bool{}
 	for _, t := range all {
 		for who := range t.flow.speakers() {
+			t.first = who
 			flows[who] = true
 		}
 	}
@@ -252,6 +255,19 @@ func (l *lab) chosen(all []*traffic) []*pod {
 		return 1
 	})
 	return pods[:min(max(len(pods)/2, len(flows)), len(pods)-1)]
+}
+
+// followed judges a UDP flow: it moves if the pod that it began with is deleted, and stays if not.
+func (l *lab) followed(t *traffic, r flowResult, some []*pod) cell {
+	if t.among(some) {
+		return result("UDP flow moved", moved(t.flow, r, l.times(moveLimit)))
+	}
+	return result("UDP flow stays", stays(t.flow, r))
+}
+
+// among reports whether the flow began with one of the pods.
+func (t *traffic) among(pods []*pod) bool {
+	return slices.ContainsFunc(pods, func(p *pod) bool { return p.name == t.first })
 }
 
 func comeBack(some []*pod, before, after map[string]int) error {
@@ -271,6 +287,16 @@ func moved(f *flow, r flowResult, limit time.Duration) error {
 		return fmt.Errorf("only %v answered", by)
 	case r.outage > limit:
 		return fmt.Errorf("outage %s, allowed are %s", ms(r.outage), ms(limit))
+	}
+	return nil
+}
+
+// allMoved returns an error while a flow to one of the pods has had one endpoint only.
+func allMoved(all []*traffic, some []*pod) error {
+	for _, t := range all {
+		if by := t.flow.speakers(); len(by) < 2 && t.among(some) {
+			return fmt.Errorf("only %v answered", by)
+		}
 	}
 	return nil
 }
@@ -330,58 +356,4 @@ func even(counts map[string]int, endpoints int) error {
 		}
 	}
 	return nil
-}
-
-// chain sends requests through everything that stands between a user and a pod.
-func (l *lab) chain(ctx context.Context) {
-	web := l.services.web
-	nodes, pods := map[string]int{}, map[string]int{}
-	for _, v6 := range l.families() {
-		if ctx.Err() != nil {
-			return
-		}
-		l.front.chosen = tally{}
-		var errs []error
-		answered := map[string]int{}
-		for range max(enough(len(web.members)), 3*len(l.nodes)) {
-			r, err := get(l.outside.netns, netip.AddrPortFrom(l.balancer.addr(v6), 80))
-			if errs = append(errs, err); err != nil {
-				break
-			}
-			answered[r.pod]++
-		}
-		a := asked{tcp: errs, pods: answered}
-		through := l.front.chosen.counts()
-		var every error
-		if len(through) < len(l.nodes) {
-			every = fmt.Errorf("only %s", shares(through))
-		}
-		l.report.add(row{Name: "the whole chain", Family: familyName(v6), Cells: []cell{
-			result("TCP", errs...), result("through every node", every), result("every backend", a.all(web))}, Detail: fmt.Sprintf("%d requests", len(errs))})
-		nodes, pods = merge(nodes, through), merge(pods, answered)
-	}
-	l.report.chart(l.chainPicture(nodes, pods))
-}
-
-// chainPicture shows who got how much of what went through the chain.
-func (l *lab) chainPicture(nodes, pods map[string]int) string {
-	v6 := l.families()[0]
-	var b strings.Builder
-	fmt.Fprintf(&b, "\n  outside %s -> balancer %s:80 -> NodePort %d of\n", l.outside.addr(v6), l.balancer.addr(v6), l.services.ingress.nodePort)
-	bars(&b, nodes)
-	fmt.Fprintf(&b, "  -> %s: reverse proxy, asks names %s for %q -> ClusterIP %s ->\n", l.services.ingress.members[0].name, l.services.names.clusterIP(v6), l.services.web.name, l.services.web.clusterIP(v6))
-	bars(&b, pods)
-	return b.String()
-}
-
-// bars prints a line per name: how many, which part, and a bar.
-func bars(b *strings.Builder, counts map[string]int) {
-	total := 0
-	for _, n := range counts {
-		total += n
-	}
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		part := float64(counts[name]) / float64(max(total, 1))
-		fmt.Fprintf(b, "    %-10s %6d  %3.0f %%  %s\n", name, counts[name], 100*part, strings.Repeat("#", int(math.Round(60*part))))
-	}
 }
