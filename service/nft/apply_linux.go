@@ -200,28 +200,29 @@ func (d *Dataplane) shift(old, now *svc, sinks []*sink) {
 	}
 }
 
-// ports returns the ports of a family that are programmed, or will be when changes are done.
-func (d *Dataplane) ports(table int, changes []change) []*port {
+// unchanged returns the Services that stay as they are.
+func (d *Dataplane) unchanged(changes []change) []*svc {
 	changed := make(map[service.Name]bool, len(changes))
+	for i := range changes {
+		changed[changes[i].name] = !changes[i].skip
+	}
+	all := make([]*svc, 0, len(d.services))
+	for n, s := range d.services {
+		if !changed[n] {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// ports returns the ports of Services that belong to a table.
+func (d *Dataplane) ports(table int, services []*svc) []*port {
 	var all []*port
-	add := func(s *svc) {
+	for _, s := range services {
 		for i := range s.ports {
 			if d.tableIndex(s.ports[i].prog) == table {
 				all = append(all, &s.ports[i])
 			}
-		}
-	}
-	for i := range changes {
-		if c := &changes[i]; !c.skip {
-			changed[c.name] = true
-			if c.now != nil {
-				add(c.now)
-			}
-		}
-	}
-	for n, s := range d.services {
-		if !changed[n] {
-			add(s)
 		}
 	}
 	return all

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -24,7 +25,7 @@ type part struct {
 
 // parts returns what rules are made of.
 func (f *family) parts() []part {
-	v := map[service.Family]string{service.IPv4: "4", service.IPv6: "6"}[f.service]
+	v := f.digit()
 	prerouting := nfnl.Chain{Name: "probe", Type: "nat", Hook: nfnl.Prerouting, Priority: -100}
 	postrouting := nfnl.Chain{Name: "probe", Type: "nat", Hook: nfnl.Postrouting, Priority: 100}
 	plain := nfnl.Chain{Name: "probe"}
@@ -39,14 +40,26 @@ func (f *family) parts() []part {
 	}
 }
 
+func (f *family) digit() string { return strconv.Itoa(int(f.service)) }
+
+// lackError names what the kernel lacks. It matches errors.ErrUnsupported.
+type lackError struct{ what string }
+
+func (e *lackError) Error() string {
+	return e.what + ": load the modules, use a kernel with them, or another mode (ipvs, iptables)"
+}
+
+func (e *lackError) Is(target error) bool { return target == errors.ErrUnsupported }
+
 // explain says what the kernel lacks, if that is why it refused, and what to do.
 func (d *Dataplane) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("service/nft: %w: CAP_NET_ADMIN is needed in the network namespace", err)
+	case errors.As(err, new(*lackError)): // has said so
 	case unknown(err):
 		if lack := d.lacking(ctx); lack != nil {
-			return fmt.Errorf("service/nft: %w (%w)", lack, err)
+			err = fmt.Errorf("%w (%w)", lack, err)
 		}
 	}
 	return fmt.Errorf("service/nft: %w", err)
@@ -75,8 +88,7 @@ func (d *Dataplane) lacking(ctx context.Context) error {
 			return d.k.Try(ctx, &tx)
 		}
 		if err := try(part{chain: nfnl.Chain{Name: "probe"}, exprs: []expr.Any{verdict(expr.VerdictAccept, "")}}); unknown(err) {
-			return fmt.Errorf("the kernel has no nf_tables for %s (module nf_tables, CONFIG_NF_TABLES and CONFIG_NF_TABLES_IPV%d): load the module, use a kernel with it, "+
-				"or another mode (ipvs, iptables): %w", f.service, f.service, errors.ErrUnsupported)
+			return &lackError{fmt.Sprintf("the kernel has no nf_tables for %s (module nf_tables, CONFIG_NF_TABLES and CONFIG_NF_TABLES_IPV%s)", f.service, f.digit())}
 		}
 		var missing []string
 		for _, p := range f.parts() {
@@ -85,8 +97,7 @@ func (d *Dataplane) lacking(ctx context.Context) error {
 			}
 		}
 		if len(missing) > 0 {
-			return fmt.Errorf("the kernel's nf_tables lacks %s for %s: load the modules, use a kernel with them, or another mode (ipvs, iptables): %w",
-				strings.Join(missing, ", "), f.service, errors.ErrUnsupported)
+			return &lackError{fmt.Sprintf("the kernel's nf_tables lacks %s for %s", strings.Join(missing, ", "), f.service)}
 		}
 	}
 	return nil

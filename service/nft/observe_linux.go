@@ -165,7 +165,7 @@ func (d *Dataplane) agrees(have map[*table]*snapshot) bool {
 			continue
 		}
 		s := &sink{table: t.name, tx: &tx, have: h, attempt: d.attempts}
-		t.replay(d.ports(i, nil), s)
+		t.replay(d.ports(i, d.unchanged(nil)), s)
 		h.leftovers(s)
 		if tx.Len() > 0 || !t.agreesChains(h, d) {
 			return false

@@ -3,6 +3,8 @@ package nft
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/podnet/podnet/internal/nfnl"
 )
@@ -41,7 +43,15 @@ func (r *run) do(changes []change, last bool) error {
 			continue
 		}
 		var refused nfnl.Refused
-		if !errors.As(err, &refused) || !r.blame(changes, refused) {
+		if !errors.As(err, &refused) {
+			return err
+		}
+		if slices.ContainsFunc(refused, func(e *nfnl.Error) bool { return e.Key == nil && unknown(e) }) {
+			if lack := r.d.lacking(r.ctx); lack != nil { // no Service is to blame
+				return fmt.Errorf("%w (%w)", lack, err)
+			}
+		}
+		if !r.blame(changes, refused) {
 			return err
 		}
 	}
@@ -65,19 +75,31 @@ func (r *run) collect(changes []change, last bool) (*nfnl.Transaction, []outcome
 	for i, t := range d.tables {
 		s := sinks[i]
 		if t.grows(grown[i]) {
-			d.tx.Tag = tagLayout
-			refill := &sink{table: t.name, names: s.names, tx: &d.tx}
-			for k := range setKinds {
-				refill.without[k] = !s.without[k]
-			}
-			t.replay(d.ports(i, changes), refill)
-			for k := range refill.added {
-				s.added[k] += refill.added[k]
-			}
+			r.refill(i, changes, s)
 		}
 		after[i] = t.lay(&layer{run: r, s: s, last: last, sizes: grown[i]})
 	}
 	return &d.tx, after
+}
+
+// refill fills the sets of a table that are replaced: first with what stays, so that the kernel blames a change that wants the same.
+func (r *run) refill(table int, changes []change, s *sink) {
+	d, t := r.d, r.d.tables[table]
+	fill := &sink{table: t.name, names: s.names, tx: &d.tx}
+	for k := range setKinds {
+		fill.without[k] = !s.without[k]
+	}
+	d.tx.Tag = tagLayout
+	t.replay(d.ports(table, d.unchanged(changes)), fill)
+	for i := range changes {
+		if c := &changes[i]; !c.skip && c.now != nil {
+			d.tx.Tag = i + 1
+			t.replay(d.ports(table, []*svc{c.now}), fill)
+		}
+	}
+	for k := range fill.added {
+		s.added[k] += fill.added[k]
+	}
 }
 
 // shift begins a transaction with changes, to sets of these sizes. Sets that are to be replaced are left out.
