@@ -361,3 +361,10 @@ func (b *bed) run(name string, args ...string) string {
 	}
 	return string(out)
 }
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

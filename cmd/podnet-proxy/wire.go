@@ -39,6 +39,7 @@ type wiring struct {
 
 	node   atomic.Pointer[service.Node] // as it was told last
 	first  bool                         // the next good sync is the first; used by the goroutine of the sync
+	stands chan struct{}                // closed after it
 	begun  atomic.Int64                 // when the Reconciler was started, in nanoseconds since 1970
 	queued atomic.Int64                 // when a change last began to wait
 }
@@ -47,7 +48,7 @@ type wiring struct {
 const checkPorts = 5 * time.Second
 
 func (p *proxy) wire(chosen choice) (*wiring, error) {
-	w := &wiring{proxy: p, mode: chosen.mode, dataplane: chosen.dataplane, first: true}
+	w := &wiring{proxy: p, mode: chosen.mode, dataplane: chosen.dataplane, first: true, stands: make(chan struct{})}
 	families := families()
 	w.reconciler = service.New(chosen.dataplane, service.Options{Logger: p.log, MinSyncPeriod: minSync(p.config.MinSyncPeriod), OnSync: w.synced})
 	if err := w.openSource(); err != nil {
@@ -111,6 +112,7 @@ func (w *wiring) run(ctx context.Context, all *sync.WaitGroup, fail context.Canc
 	}
 	all.Go(func() { _ = w.flows.Run(ctx) })
 	all.Go(func() { _ = w.checks.Run(ctx, checkPorts) })
+	all.Go(func() { w.afterFirst(ctx) })
 	all.Go(func() {
 		if !w.await(ctx) {
 			return
@@ -202,14 +204,19 @@ func (w *wiring) synced(r service.Report, err error) {
 	w.flows.Put(w.staleFlows(r))
 	if w.first {
 		w.first = false
-		w.afterFirst()
+		close(w.stands)
 	}
 }
 
 // afterFirst does what has to wait until the kernel is as wanted.
-func (w *wiring) afterFirst() {
+func (w *wiring) afterFirst(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-w.stands:
+	}
 	debug.FreeOSMemory() // the lists of the start are garbage now
-	if err := w.cleanupModes(context.Background(), w.mode); err != nil {
+	if err := w.cleanupModes(ctx, w.mode); err != nil && ctx.Err() == nil {
 		w.log.Warn("what another mode left could not be removed", "err", err)
 	}
 }
