@@ -35,12 +35,12 @@ type serviceSettings struct {
 
 func (s *serviceSettings) flags(f *flag.FlagSet) {
 	f.StringVar(&s.sizes, "service-sizes", "1000x10,5000x10,10000x5,50000x2,1x100000", "Services x endpoints, one run each")
-	f.StringVar(&s.mode, "service-mode", "nftables", "of the proxies: nftables or ipvs (needs a kernel that has it)")
+	f.StringVar(&s.mode, "service-mode", "nftables", "of the proxies: nftables, iptables or ipvs (needs a kernel that has it)")
 	f.StringVar(&s.kubeProxy, "kube-proxy", "", "binary of kube-proxy; default: built by test/kube/build -p")
 	f.DurationVar(&s.minSync, "service-min-sync", time.Millisecond, "minSyncPeriod of both proxies (podnet-proxy takes all up to its default, 1s, for 100ms)")
-	f.DurationVar(&s.limit, "service-limit", 90*time.Second, "how long a first sync may take")
+	f.DurationVar(&s.limit, "service-limit", time.Minute, "how long a first sync may take")
 	f.IntVar(&s.changes, "service-changes", 60, "measured changes of one endpoint, fewer when they take more than 25 s")
-	f.DurationVar(&s.quiet, "service-quiet", 30*time.Second, "how long the proxies are watched without changes; 0 leaves it out")
+	f.DurationVar(&s.quiet, "service-quiet", 30*time.Second, "how long the proxies are watched without changes, from 5,000 Services on; 0 leaves it out")
 	f.DurationVar(&s.connections, "service-connections", 12*time.Second, "how long connections are made through Services, per way; 0 leaves it out")
 	f.IntVar(&s.pathAt, "service-path-at", 10_000, "the number of Services through which connections are made")
 	f.StringVar(&s.contestants, "service-proxies", "podnet-proxy,kube-proxy", "the proxies to measure")
@@ -58,12 +58,15 @@ type measured struct {
 	changes             sample
 	burst               time.Duration // 1 % of the Services change at once
 	rss, high, child    float64       // MiB
+	quiet               bool          // watched
 	quietCPU            float64       // of one CPU
 	limit               time.Duration
 }
 
 // unfinished reports whether a first sync took too long.
-func (m *measured) unfinished(p *proxyRun) bool { return m.first == 0 || p.gen == nil && m.synced == 0 }
+func (m *measured) unfinished(p *proxyRun) bool {
+	return m.first == 0 || p.mode == "ipvs" && m.synced == 0
+}
 
 // keep writes log and profile.
 func (p *proxyRun) keep(path string) {
@@ -86,11 +89,12 @@ func (b *bench) service(s serviceSettings) error {
 	changes := map[string]map[int]time.Duration{} // of each proxy, by number of Services: the median
 	for _, d := range sizes {
 		fmt.Printf("service: %s, %s ...\n", d, s.mode)
-		found, err := b.serviceSize(newWorld(d), all, s)
+		found, ways, err := b.serviceSize(newWorld(d), all, s)
 		if err != nil {
 			return fmt.Errorf("%s: %w", d, err)
 		}
 		b.serviceRows(d, found, s)
+		b.pathRows(ways, s)
 		for name, m := range found {
 			if len(m.changes) > 0 && d.services > 1 {
 				if changes[name] == nil {
@@ -153,7 +157,7 @@ func kubeProxy(given string) (string, error) {
 }
 
 // serviceSize measures the proxies one after the other with one dataset, and then all at once in the quiet.
-func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (found map[string]*measured, err error) {
+func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (found map[string]*measured, ways map[string]*track, err error) {
 	found = map[string]*measured{}
 	var runs []*proxyRun
 	defer b.interruptible(func() {
@@ -177,26 +181,28 @@ func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (foun
 			err = b.active(p, found[c.name], s)
 		}
 		if err != nil {
-			return found, fmt.Errorf("%s: %w; asked for in vain: %s; log: %s", c.name, err, p.api.missing(), tail(p.log.Bytes(), 2000))
+			return found, nil, fmt.Errorf("%s: %w; asked for in vain: %s; log: %s", c.name, err, p.api.missing(), tail(p.log.Bytes(), 2000))
 		}
 		if s.logs != "" {
 			p.keep(filepath.Join(s.logs, fmt.Sprintf("%s-%dx%d", c.name, w.dataset.services, w.endpoints)))
 		}
 		if found[c.name].unfinished(p) {
 			if err := p.end(); err != nil { // it would go on trying
-				return found, err
+				return found, nil, err
 			}
 			continue
 		}
 		p.signal(syscall.SIGSTOP) // so that its timers do not disturb the next one
 	}
-	if err := idle(runs, found, s.quiet); err != nil {
-		return found, err
+	if s.mode == "ipvs" || w.dataset.services >= 5000 { // where there would be something to do
+		if err := idle(runs, found, s.quiet); err != nil {
+			return found, nil, err
+		}
 	}
 	if s.connections > 0 && w.dataset.services == s.pathAt {
-		return found, b.dataPath(runs, s)
+		ways, err = b.dataPath(runs, s)
 	}
-	return found, nil
+	return found, ways, err
 }
 
 // interruptible has an interrupt end everything that the run started, until stop is called: the proxies are in process groups of their own, which a terminal does not reach.
@@ -230,7 +236,7 @@ func (b *bench) active(p *proxyRun, m *measured, s serviceSettings) error {
 	m.first = at.Sub(p.begun)
 	if listed, ok := p.api.listed(); ok {
 		m.fromList = at.Sub(listed)
-		if p.gen == nil { // IPVS: connections may be answered before the rules that belong to them are there
+		if p.mode == "ipvs" { // connections may be answered before the rules that belong to them are there
 			done, err := p.synced(s.limit)
 			if errors.Is(err, errNotFinished) {
 				fmt.Printf("service: %s: answers after %v, first sync %v\n", p.name, m.first, err)
@@ -261,7 +267,7 @@ func (b *bench) active(p *proxyRun, m *measured, s serviceSettings) error {
 		m.changes.add(took)
 		// What follows a change is over, and so is the 100 ms that podnet-proxy waits between two syncs.
 		time.Sleep(120*time.Millisecond + time.Duration(rng.Int64N(int64(50*time.Millisecond))) + took/4)
-		if len(m.changes) >= 5 && sum(m.changes) > 25*time.Second {
+		if total := sum(m.changes); total > 25*time.Second && len(m.changes) >= 3 || total > time.Minute {
 			break
 		}
 	}
@@ -328,6 +334,7 @@ func idle(runs []*proxyRun, found map[string]*measured, d time.Duration) error {
 		if err := p.alive(); err != nil {
 			return err
 		}
+		found[p.name].quiet = true
 		found[p.name].quietCPU = float64(p.cpu()-before[p.name]) / float64(d)
 		fmt.Printf("service: %s: %.2f %% of a CPU in the quiet\n", p.name, 100*found[p.name].quietCPU)
 	}

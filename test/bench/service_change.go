@@ -66,7 +66,7 @@ func (p *proxyRun) reaches(i int, endpoint netip.Addr) (bool, error) {
 	n := p.world.dataset.endpoints
 	many := n > 100
 	tries := 12 * n
-	if p.gen == nil {
+	if p.mode == "ipvs" {
 		tries = 2 * n // round robin
 	}
 	if many {

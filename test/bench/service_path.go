@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,14 +19,14 @@ type track struct {
 	client string // netns path
 	target func(n int) netip.Addr
 	port   uint16
-	rate   float64 // connections per second, of all rounds
-	rounds []float64
-	shake  sample
+	rounds []float64 // connections per second of each
+	shake  sample    // how long the handshake took
+	next   int       // Service to connect to
 }
 
-// dataPath measures connections through Services beside those that go to an endpoint without one. Rounds are short and take turns, so that what else the machine does
-// meets all alike; the proxies themselves are stopped meanwhile.
-func (b *bench) dataPath(runs []*proxyRun, s serviceSettings) error {
+// dataPath measures connections through Services beside those that go to an endpoint without one, each to another Service. Rounds are short and take turns, so that what else the machine
+// does meets all alike; the proxies themselves are stopped meanwhile.
+func (b *bench) dataPath(runs []*proxyRun, s serviceSettings) (map[string]*track, error) {
 	tracks := map[string]*track{}
 	var order []*track
 	add := func(t *track) { tracks[t.name] = t; order = append(order, t) }
@@ -41,50 +42,59 @@ func (b *bench) dataPath(runs []*proxyRun, s serviceSettings) error {
 			add(&track{name: "direct", client: p.client, port: targetPort, target: func(n int) netip.Addr { return w.endpoint(n*7919%w.dataset.services, n%w.endpoints) }})
 		}
 	}
-	const rounds = 4
+	const rounds = 12
 	for range rounds {
 		for _, t := range order {
-			if err := t.singly(500); err != nil {
-				return fmt.Errorf("%s: %w", t.name, err)
-			}
 			if err := t.many(s.connections / rounds); err != nil {
-				return fmt.Errorf("%s: %w", t.name, err)
+				return nil, fmt.Errorf("%s: %w", t.name, err)
+			}
+		}
+		for range 10 {
+			for _, t := range order {
+				if err := t.singly(25); err != nil {
+					return nil, fmt.Errorf("%s: %w", t.name, err)
+				}
 			}
 		}
 	}
-	ours, theirs, direct := tracks["podnet-proxy"], tracks["kube-proxy"], tracks["direct"]
 	for _, t := range order {
-		fmt.Printf("service: %s: %.0f connections per second, handshake p50 %v p99 %v\n", t.name, t.best(), t.shake.quantile(0.5), t.shake.quantile(0.99))
+		fmt.Printf("service: %s: %.0f connections per second, handshake p50 %v p99 %v\n", t.name, t.rate(), t.shake.quantile(0.5), t.shake.quantile(0.99))
 	}
-	what := func(text string) string { return fmt.Sprintf("%s, %d Services: %s", s.mode, s.pathAt, text) }
+	return tracks, nil
+}
+
+func (b *bench) pathRows(tracks map[string]*track, s serviceSettings) {
+	ours, theirs, direct := tracks["podnet-proxy"], tracks["kube-proxy"], tracks["direct"]
 	if ours == nil || theirs == nil {
-		return nil
+		return
 	}
-	rates := func(t *track) string { return fmt.Sprintf("%.0f", t.best()) }
-	b.table.ratio(what("connections per second (without a Service: "+rates(direct)+")"), rates(ours), rates(theirs), ours.best()/theirs.best(), ">= 1")
+	what := func(text, direct string) string {
+		return fmt.Sprintf("%s, %d Services: %s (without a Service: %s)", s.mode, s.pathAt, text, direct)
+	}
+	rates := func(t *track) string { return fmt.Sprintf("%.0f", t.rate()) }
+	us := func(d time.Duration) string { return fmt.Sprintf("%.1f us", float64(d)/1000) }
+	b.table.ratio(what("connections per second", rates(direct)), rates(ours), rates(theirs), ours.rate()/theirs.rate(), ">= 1")
 	for _, q := range []struct {
 		name string
 		at   float64
 	}{{"p50", 0.5}, {"p99", 0.99}} {
 		o, p, d := ours.shake.quantile(q.at), theirs.shake.quantile(q.at), direct.shake.quantile(q.at)
-		b.table.ratio(what("handshake, "+q.name+" (without a Service: "+ms(d)+")"), ms(o), ms(p), float64(p)/float64(o), ">= 1")
+		b.table.ratio(what("handshake, "+q.name, us(d)), us(o), us(p), float64(p)/float64(o), ">= 1")
 	}
-	return nil
 }
 
-// best is the rate of the round that was disturbed least.
-func (t *track) best() (best float64) {
-	for _, r := range t.rounds {
-		best = max(best, r)
-	}
-	return best
+// rate is the median of the rounds, in connections per second.
+func (t *track) rate() float64 {
+	sorted := slices.Sorted(slices.Values(t.rounds))
+	return sorted[len(sorted)/2]
 }
 
 // singly makes n connections one after the other.
 func (t *track) singly(n int) error {
 	return netns.Do(t.client, func() error {
-		for k := range n {
-			_, handshake, err := ask(t.target(k), t.port, 3*time.Second)
+		for range n {
+			t.next++
+			_, handshake, err := ask(t.target(t.next), t.port, 3*time.Second)
 			if err != nil {
 				return err
 			}

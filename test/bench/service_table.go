@@ -25,11 +25,11 @@ func (b *bench) serviceRows(d dataset, found map[string]*measured, s serviceSett
 	switch {
 	case s.mode == "ipvs":
 		first, change = ">= 10", ">= 10"
-	case d == dataset{5000, 10}:
+	case s.mode == "nftables" && d == dataset{5000, 10}:
 		first, change = ">= 8", ">= 50, < 25 ms"
 	}
 	t := &b.table
-	if s.mode == "nftables" {
+	if s.mode != "ipvs" {
 		t.times(what("first sync, from the end of the list"), ours.fromList, theirs.fromList, theirs, first)
 	} else {
 		t.times(what("first sync, from the end of the list until its metrics say so"), ours.synced, theirs.synced, theirs, first)
@@ -56,13 +56,13 @@ func (b *bench) serviceRows(d dataset, found map[string]*measured, s serviceSett
 	}
 	t.memory(what("resident memory after the changes, MiB"), ours.rss, theirs.rss)
 	t.memory(what("peak, its own or of its largest child, MiB"), max(ours.high, ours.child), max(theirs.high, theirs.child))
-	if s.quiet > 0 && (ours.first > 0 || theirs.first > 0) {
+	if ours.quiet || theirs.quiet {
 		t.rows = append(t.rows, [5]string{what(fmt.Sprintf("CPU in the quiet, %v", s.quiet)), percent(ours), percent(theirs), "", "no work"})
 	}
 }
 
 func percent(m measured) string {
-	if m.first == 0 {
+	if !m.quiet {
 		return "-"
 	}
 	return fmt.Sprintf("%.2f %%", 100*m.quietCPU)
