@@ -36,6 +36,9 @@ func (w *Wire) Lookup(p servicetest.Packet) (servicetest.Verdict, error) {
 		return servicetest.Verdict{}, err
 	}
 	defer back()
+	if err := w.flush(); err != nil {
+		return servicetest.Verdict{}, err
+	}
 	var all []servicetest.Verdict
 	for range bursts {
 		fates, err := w.burst(p)
@@ -67,12 +70,31 @@ func summary(fates []servicetest.Verdict) (servicetest.Verdict, error) {
 	return v, nil
 }
 
-// Agrees reports whether an answer of Lookup is what was wanted. Where there is affinity, one client has met one of the endpoints only.
-func Agrees(got, want servicetest.Verdict) bool {
+// Agrees reports whether an answer of Lookup is what was wanted. Where there is affinity, one client has met one of the endpoints only. A packet to an endpoint that
+// is the node itself does not leave it, and so is not masqueraded, and need not be.
+func (w *Wire) Agrees(_ servicetest.Packet, got, want servicetest.Verdict) bool {
+	got.Targets, want.Targets = w.stays(got.Targets), w.stays(want.Targets)
 	if want.Affinity == 0 || want.Outcome != servicetest.Forwards {
 		return got.String() == want.String()
 	}
 	return got.Outcome == servicetest.Forwards && len(got.Targets) == 1 && slices.Contains(want.Targets, got.Targets[0])
+}
+
+// stays takes masquerading from those targets that are the node itself.
+func (w *Wire) stays(targets []servicetest.Target) []servicetest.Target {
+	targets = slices.Clone(targets)
+	for i, t := range targets {
+		if slices.Contains(w.local, t.Addr.Addr()) {
+			targets[i].Masquerade = false
+		}
+	}
+	return targets
+}
+
+// Asks reports whether a packet of a random world can be asked: one whose endpoint is where it goes anyway cannot be told from one that passes.
+func Asks(world servicetest.World, p servicetest.Packet) bool {
+	want, _ := world.Lookup(p)
+	return !slices.ContainsFunc(want.Targets, func(t servicetest.Target) bool { return t.Addr == netip.AddrPortFrom(p.To, p.Port) })
 }
 
 // stay keeps the thread on the processor it is on, and returns how it is let go.

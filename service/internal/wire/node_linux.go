@@ -1,12 +1,15 @@
 package wire
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +22,8 @@ import (
 var (
 	nodeMAC  = rtnl.MAC{2, 0, 0, 0, 0, 1}
 	worldMAC = rtnl.MAC{2, 0, 0, 0, 0, 2}
+	// base is an address that always stays: with the last one of IPv4 a device loses its routes and neighbours.
+	base     = netip.MustParsePrefix("169.254.1.2/24")
 	gateways = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
 )
 
@@ -33,6 +38,7 @@ type Wire struct {
 	local []netip.Addr
 
 	ends      map[string]*end // by device: its other end in the world
+	conntrack int             // to forget connections
 	loopback  int             // what the node's loopback carries
 	raw       map[string]int  // from which the node sends: "4", "6"
 	delivered []rawSocket     // what the node's own programs would get
@@ -76,14 +82,11 @@ func New(t testing.TB) *Wire {
 		other = append(other, rtnl.Change{Verb: rtnl.Set, Object: rtnl.Link{Name: d, Up: rtnl.On}})
 	}
 	write(t, world, other)
-	for _, g := range gateways {
-		zero := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		if g.Is6() {
-			zero = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
+	plan = append(plan, rtnl.Change{Verb: rtnl.Add, Object: rtnl.Addr{Link: "eth0", Prefix: base}})
+	for i, zero := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
 		plan = append(plan,
-			rtnl.Change{Verb: rtnl.Add, Object: rtnl.Neigh{Link: "eth0", IP: g, MAC: worldMAC, Permanent: true}},
-			rtnl.Change{Verb: rtnl.Add, Object: rtnl.Route{Dst: zero, Gateway: g, Link: "eth0", Onlink: true}})
+			rtnl.Change{Verb: rtnl.Add, Object: rtnl.Neigh{Link: "eth0", IP: gateways[i], MAC: worldMAC, Permanent: true}},
+			rtnl.Change{Verb: rtnl.Add, Object: rtnl.Route{Dst: zero, Gateway: gateways[i], Link: "eth0", Onlink: true}})
 	}
 	write(t, w.conn, plan)
 	if err := errors.Join(w.world.Do(w.openWorld), w.node.Do(w.openNode)); err != nil {
@@ -111,7 +114,9 @@ type subject struct {
 }
 
 // Subject joins the node and a dataplane in it, for flowtable.Run and servicetest.RunRandom.
-func (w *Wire) Subject(t testing.TB, d service.Dataplane) servicetest.Subject { return subject{d, w, t} }
+func (w *Wire) Subject(t testing.TB, d service.Dataplane) servicetest.Subject {
+	return subject{d, w, t}
+}
 
 func (s subject) SetMachine(m servicetest.Machine) {
 	s.t.Helper()
@@ -139,7 +144,51 @@ func (w *Wire) SetMachine(m servicetest.Machine) error {
 	w.local = slices.Clone(m.Local)
 	ctx, cancel := deadline()
 	defer cancel()
-	return errors.Join(w.conn.Write(ctx, p)...)
+	if err := errors.Join(w.conn.Write(ctx, p)...); err != nil {
+		return err
+	}
+	for _, a := range m.Local {
+		if err := w.settle(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle waits until the kernel takes packets for an address: that of IPv6 comes with the device's carrier, which is told from a queue.
+func (w *Wire) settle(ctx context.Context, a netip.Addr) error {
+	for {
+		r, err := w.conn.RouteTo(ctx, a)
+		if err == nil && r.Link == "lo" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not become local: its route is %q, error %v", a, r, err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// flush forgets the connections: what was decided for one must not be asked again after a change, and the source ports that were translated are in nobody's way.
+func (w *Wire) flush() error {
+	const message, remove = unix.NLMSG_HDRLEN + 4, unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // with a struct nfgenmsg; IPCTNL_MSG_CT_DELETE
+	b := make([]byte, message)
+	binary.NativeEndian.PutUint32(b[0:], message)
+	binary.NativeEndian.PutUint16(b[4:], remove)
+	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	if err := unix.Sendto(w.conntrack, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("flush conntrack: %w", err)
+	}
+	answer := make([]byte, 4096)
+	n, _, err := unix.Recvfrom(w.conntrack, answer, 0)
+	if err != nil || n < unix.NLMSG_HDRLEN+4 {
+		return fmt.Errorf("flush conntrack: %d bytes, %w", n, err)
+	}
+	if code := int32(binary.NativeEndian.Uint32(answer[unix.NLMSG_HDRLEN:])); code != 0 {
+		return fmt.Errorf("flush conntrack: %w", unix.Errno(-code))
+	}
+	return nil
 }
 
 // openWorld opens the other ends of the devices.
@@ -159,6 +208,9 @@ func (w *Wire) openNode() error {
 	var err error
 	if w.loopback, _, err = packetSocket("lo"); err != nil {
 		return err
+	}
+	if w.conntrack, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER); err != nil {
+		return fmt.Errorf("netlink socket: %w", err)
 	}
 	for family, af := range map[string]int{"4": unix.AF_INET, "6": unix.AF_INET6} {
 		fd, err := unix.Socket(af, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
@@ -219,4 +271,5 @@ func (w *Wire) close() {
 		_ = unix.Close(s.fd)
 	}
 	_ = unix.Close(w.loopback)
+	_ = unix.Close(w.conntrack)
 }

@@ -35,7 +35,7 @@ table ip filter {
 }
 `
 
-func nft(t *testing.T, ns *rtnltest.Netns, text string) {
+func load(t *testing.T, ns *rtnltest.Netns, text string) {
 	t.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {
 		rtnltest.Lacking(t, "no nft to write the rules with")
@@ -61,8 +61,8 @@ func six(s string) string {
 
 func TestWire(t *testing.T) {
 	w := New(t)
-	nft(t, w.Netns(), strings.NewReplacer("WEB", "10.244.0.1:8080", "SSH", "192.168.0.1:22").Replace(rules))
-	nft(t, w.Netns(), strings.NewReplacer("WEB", "[fd00:244::1]:8080", "SSH", "[fd00:192::1]:22").Replace(six(rules)))
+	load(t, w.Netns(), strings.NewReplacer("WEB", "10.244.0.1:8080", "SSH", "192.168.0.1:22").Replace(rules))
+	load(t, w.Netns(), strings.NewReplacer("WEB", "[fd00:244::1]:8080", "SSH", "[fd00:192::1]:22").Replace(six(rules)))
 	if err := w.SetMachine(servicetest.Machine{Local: []netip.Addr{netip.MustParseAddr("192.168.0.1"), netip.MustParseAddr("fd00:192::1")}}); err != nil {
 		t.Fatal(err)
 	}
