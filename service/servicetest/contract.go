@@ -19,7 +19,7 @@ type Kernel struct {
 	Lookup func(Packet) (Verdict, error)
 
 	// Agrees says whether an answer is what was wanted. nil: if both are the same.
-	Agrees func(p Packet, got, want Verdict) bool
+	Agrees func(got, want Verdict) bool
 
 	// SetMachine tells the kernel's addresses, before New. nil for a kernel that has its own.
 	SetMachine func(Machine)

@@ -97,7 +97,7 @@ func (h hit) verdict(m Machine, p Packet) Verdict {
 	v := Verdict{Outcome: Forwards, Affinity: h.port.Affinity}
 	for _, b := range backends {
 		hairpin := b.Local && b.Addr.Addr() == p.From
-		v.Targets = append(v.Targets, Target{b.Addr, route.Masquerade || hairpin})
+		v.Targets = append(v.Targets, Target{Addr: b.Addr, Masquerade: route.Masquerade || hairpin})
 	}
 	return v
 }

@@ -133,7 +133,7 @@ func (w World) answer(p Packet, c claimant, family service.Family) Verdict {
 	v := Verdict{Outcome: Forwards, Affinity: min(max(s.Affinity.Round(time.Second), 0), 24*time.Hour)}
 	for _, e := range to {
 		self := e.Addr == p.From && w.isHere(e.Endpoint)
-		v.Targets = append(v.Targets, Target{netip.AddrPortFrom(e.Addr, e.port), masquerade || self})
+		v.Targets = append(v.Targets, Target{Addr: netip.AddrPortFrom(e.Addr, e.port), Masquerade: masquerade || self})
 	}
 	return v
 }

@@ -51,6 +51,9 @@ const (
 type Target struct {
 	Addr       netip.AddrPort
 	Masquerade bool // with the node's address as its source
+
+	// Stays says that a real packet was seen to arrive at the node itself. It never leaves, so its source is not translated, whatever the rules say. It is not part of the string.
+	Stays bool
 }
 
 // Verdict is what becomes of a packet. Two verdicts are the same if their strings are.

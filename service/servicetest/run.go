@@ -24,7 +24,7 @@ type RandomOptions struct {
 	Ask func(World, Packet) bool
 
 	// Agrees says whether an answer is what was wanted. nil: if both are the same. Real packets are samples of what chance chooses.
-	Agrees func(p Packet, got, want Verdict) bool
+	Agrees func(got, want Verdict) bool
 }
 
 // statesPerSeed is how many states one seed makes: a world and its changes.
@@ -94,7 +94,7 @@ func runSeed(t testing.TB, seed uint64, o RandomOptions, s Subject) error {
 	return nil
 }
 
-func compare(w World, s Walker, p Packet, agrees func(p Packet, got, want Verdict) bool) error {
+func compare(w World, s Walker, p Packet, agrees func(got, want Verdict) bool) error {
 	want, err := w.Lookup(p)
 	if err != nil {
 		return err
@@ -104,9 +104,9 @@ func compare(w World, s Walker, p Packet, agrees func(p Packet, got, want Verdic
 		return fmt.Errorf("%s: %w", p, err)
 	}
 	if agrees == nil {
-		agrees = func(_ Packet, got, want Verdict) bool { return got.String() == want.String() }
+		agrees = func(got, want Verdict) bool { return got.String() == want.String() }
 	}
-	if !agrees(p, got, want) {
+	if !agrees(got, want) {
 		return fmt.Errorf("%s\n got %s\nwant %s", p, got, want)
 	}
 	return nil

@@ -19,8 +19,8 @@ type Options struct {
 	// Skip returns why a row cannot be asked of this dataplane, or "" if it can. It is told the name of the case. nil skips none.
 	Skip func(name string, f Flow) string
 
-	// Agrees says whether an answer is what was wanted. nil: if both are the same. Real packets are samples, see package wire.
-	Agrees func(p servicetest.Packet, got, want servicetest.Verdict) bool
+	// Agrees says whether an answer is what was wanted. nil: if both are the same. Real packets are samples, see wire.Agrees.
+	Agrees func(got, want servicetest.Verdict) bool
 
 	// Resync lets a second full sync, after Observe, follow each step: it must write nothing either. It costs a read of the kernel.
 	Resync bool
@@ -87,7 +87,7 @@ func (c Case) ask(t *testing.T, o Options, w servicetest.Walker, s Step) {
 		got, err := w.Lookup(f.Packet)
 		agree := got.String() == f.Want.String()
 		if o.Agrees != nil {
-			agree = o.Agrees(f.Packet, got, f.Want)
+			agree = o.Agrees(got, f.Want)
 		}
 		if err != nil {
 			t.Errorf("%s: %s: %v", name, f.Packet, err)

@@ -22,13 +22,13 @@ func nftables(t testing.TB, w *Wire) *nft.Dataplane {
 // TestNFTFlows: the flow tables with real packets through the rules of service/nft. All cases run on one node, each cleans up behind it.
 func TestNFTFlows(t *testing.T) {
 	w := New(t)
-	flowtable.Run(t, flowtable.Options{Agrees: w.Agrees}, func(t testing.TB) servicetest.Subject { return w.Subject(t, nftables(t, w)) })
+	flowtable.Run(t, flowtable.Options{Agrees: Agrees}, func(t testing.TB) servicetest.Subject { return w.Subject(t, nftables(t, w)) })
 }
 
 // TestNFTRandom: random states with real packets.
 func TestNFTRandom(t *testing.T) {
 	w := New(t)
-	o := servicetest.RandomOptions{States: 200, Agrees: w.Agrees, Ask: Asks}
+	o := servicetest.RandomOptions{States: 200, Agrees: Agrees, Ask: Asks}
 	if testing.Short() {
 		o.States = 40
 	}

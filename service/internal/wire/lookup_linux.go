@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -55,40 +56,36 @@ func (w *Wire) Lookup(p servicetest.Packet) (servicetest.Verdict, error) {
 // summary joins the fates of packets. Masquerading to the address that a packet has already shows in its port only, and by chance that may stay: one that changed is enough.
 func summary(fates []servicetest.Verdict) (servicetest.Verdict, error) {
 	v := servicetest.Verdict{Outcome: fates[0].Outcome}
-	masqueraded := map[netip.AddrPort]bool{}
+	met := map[netip.AddrPort]servicetest.Target{}
 	for _, f := range fates {
 		if f.Outcome != v.Outcome {
 			return v, fmt.Errorf("wire: one packet was %s, another was %s", fates[0], f)
 		}
 		for _, t := range f.Targets {
-			masqueraded[t.Addr] = masqueraded[t.Addr] || t.Masquerade
+			t.Masquerade = t.Masquerade || met[t.Addr].Masquerade
+			met[t.Addr] = t
 		}
 	}
-	for a, m := range masqueraded {
-		v.Targets = append(v.Targets, servicetest.Target{Addr: a, Masquerade: m})
-	}
+	v.Targets = slices.Collect(maps.Values(met))
 	return v, nil
 }
 
 // Agrees reports whether an answer of Lookup is what was wanted. Where there is affinity, one client has met one of the endpoints only. A packet to an endpoint that
-// is the node itself does not leave it, and so is not masqueraded, and need not be.
-func (w *Wire) Agrees(_ servicetest.Packet, got, want servicetest.Verdict) bool {
-	got.Targets, want.Targets = w.stays(got.Targets), w.stays(want.Targets)
+// is the node itself is not masqueraded, and need not be.
+func Agrees(got, want servicetest.Verdict) bool {
+	want.Targets = slices.Clone(want.Targets)
+	for i, w := range want.Targets {
+		if slices.ContainsFunc(got.Targets, func(g servicetest.Target) bool { return g.Stays && g.Addr == w.Addr }) {
+			want.Targets[i].Masquerade = false
+		}
+	}
 	if want.Affinity == 0 || want.Outcome != servicetest.Forwards {
 		return got.String() == want.String()
 	}
-	return got.Outcome == servicetest.Forwards && len(got.Targets) == 1 && slices.Contains(want.Targets, got.Targets[0])
-}
-
-// stays takes masquerading from those targets that are the node itself.
-func (w *Wire) stays(targets []servicetest.Target) []servicetest.Target {
-	targets = slices.Clone(targets)
-	for i, t := range targets {
-		if slices.Contains(w.local, t.Addr.Addr()) {
-			targets[i].Masquerade = false
-		}
-	}
-	return targets
+	return got.Outcome == servicetest.Forwards && len(got.Targets) == 1 &&
+		slices.ContainsFunc(want.Targets, func(w servicetest.Target) bool {
+			return w.Addr == got.Targets[0].Addr && w.Masquerade == got.Targets[0].Masquerade
+		})
 }
 
 // Asks reports whether a packet of a random world can be asked: one whose endpoint is where it goes anyway cannot be told from one that passes.
@@ -275,6 +272,9 @@ func (s rawSocket) arrived(sent map[uint32]probe, fates map[uint32]servicetest.V
 		}
 		if p, unreachable, ok := parse(packet); ok && !unreachable {
 			leaves(p, false, sent, fates)
+			for i := range fates[p.id].Targets {
+				fates[p.id].Targets[i].Stays, fates[p.id].Targets[i].Masquerade = true, false
+			}
 		}
 		return n, nil
 	})
