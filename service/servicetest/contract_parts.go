@@ -2,6 +2,7 @@ package servicetest
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -240,7 +241,7 @@ func (c *contract) flushed() {
 	c.writes("the repair", c.must(service.Delta{Full: true, Set: w.programs()}), true)
 	c.ask(w)
 	cancel()
-	if err := <-ended; err != nil {
+	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 		c.Errorf("watch: %v", err)
 	}
 	if seen := c.observe(); seen.Foreign {

@@ -3,6 +3,7 @@ package wire
 import (
 	"testing"
 
+	"github.com/podnet/podnet/service"
 	"github.com/podnet/podnet/service/internal/flowtable"
 	"github.com/podnet/podnet/service/nft"
 	"github.com/podnet/podnet/service/servicetest"
@@ -33,4 +34,15 @@ func TestNFTRandom(t *testing.T) {
 		o.States = 40
 	}
 	servicetest.RunRandom(t, o, func(t testing.TB) servicetest.Subject { return w.Subject(t, nftables(t, w)) })
+}
+
+// TestNFTContract: the contract of the dataplanes on the real kernel. The packets of each part's steps are the fake kernel's business (service/nft), the counts and writes are this one's.
+func TestNFTContract(t *testing.T) {
+	servicetest.Contract(t, func(t testing.TB) servicetest.Kernel {
+		w := New(t)
+		return servicetest.Kernel{
+			New:   func(t testing.TB) service.Dataplane { return nftables(t, w) },
+			Flush: func(t testing.TB) { load(t, w.Netns(), "flush ruleset") },
+		}
+	})
 }

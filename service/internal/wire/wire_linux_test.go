@@ -35,7 +35,7 @@ table ip filter {
 }
 `
 
-func load(t *testing.T, ns *rtnltest.Netns, text string) {
+func load(t testing.TB, ns *rtnltest.Netns, text string) {
 	t.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {
 		rtnltest.Lacking(t, "no nft to write the rules with")
