@@ -67,9 +67,10 @@ race:
 		echo "$(GO) test -race -short ./..."; $(GO) test -race -short -timeout 15m ./...; \
 	else echo "race: skipped: no C compiler for cgo"; fi
 
-# The tests that meet another kernel: Debian's, which has IPVS, in a guest of qemu (test/vm). Others: make vm-test VM=./masq VM_FLAGS='-v -run Kernel'.
-VM ?= ./test/vm/vmtest ./rtnl/... ./internal/nfnl ./service/conntrack ./service/nft/... ./service/ipvs/...
-VM_FLAGS ?=
+# The tests that meet another kernel: Debian's, which has IPVS, in a guest of qemu (test/vm). -short:
+# fewer of the random states, which need no kernel for the most part. Others: make vm-test VM=./masq VM_FLAGS='-v -run Kernel'.
+VM ?= ./test/vm/vmtest ./rtnl/... ./internal/nfnl ./service/conntrack ./service/nft/... ./service/ipvs/... ./service/internal/wire
+VM_FLAGS ?= -short
 vm-test:
 	@test/install-tools vm
 	@test/vm/build
