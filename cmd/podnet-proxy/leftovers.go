@@ -18,6 +18,6 @@ func (p *proxy) cleanupKubeProxy(ctx context.Context) error {
 // warnOfKubeProxy tells of kube-proxy's rules: both proxies would serve the same Services, and whose rule comes first is chance.
 func (p *proxy) warnOfKubeProxy(ctx context.Context) {
 	for _, f := range leftover.Find(ctx) {
-		p.log.Warn("kube-proxy runs here, or has left something: podnet-proxy --cleanup-kube-proxy removes it", "object", f)
+		p.log.Warn("kube-proxy runs here, or has left something: podnet-proxy --cleanup-kube-proxy removes it, or --replace-kube-proxy as soon as all Services are served", "object", f)
 	}
 }

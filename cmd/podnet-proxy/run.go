@@ -58,7 +58,9 @@ func (p *proxy) serve(ctx context.Context) error {
 	defer func() { _ = unlock() }()
 	p.adjustOOM()
 	p.limitConntrack()
-	p.warnOfKubeProxy(ctx)
+	if !c.ReplaceKubeProxy {
+		p.warnOfKubeProxy(ctx)
+	}
 	chosen, err := p.choose(ctx)
 	if err != nil {
 		return err
@@ -138,13 +140,13 @@ func limitMemory() {
 
 // cleanup removes what podnet-proxy left, and what kube-proxy left, as asked.
 func (p *proxy) cleanup(ctx context.Context) error {
-	unlock, err := lockNetwork()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unlock() }()
 	var faults []error
 	if p.config.Cleanup {
+		unlock, err := lockNetwork()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unlock() }()
 		faults = append(faults, p.cleanupModes(ctx, ""))
 	}
 	if p.config.CleanupKubeProxy {

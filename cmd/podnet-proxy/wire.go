@@ -219,6 +219,11 @@ func (w *wiring) afterFirst(ctx context.Context) {
 	if err := w.cleanupModes(ctx, w.mode); err != nil && ctx.Err() == nil {
 		w.log.Warn("what another mode left could not be removed", "err", err)
 	}
+	if w.config.ReplaceKubeProxy {
+		if err := w.cleanupKubeProxy(ctx); err != nil && ctx.Err() == nil {
+			w.log.Warn("not everything that kube-proxy left could be removed; podnet-proxy --cleanup-kube-proxy tries again", "err", err)
+		}
+	}
 }
 
 // tell writes an Event about a Service.

@@ -26,6 +26,7 @@ const (
 // Config is everything that podnet-proxy is told, checked.
 type Config struct {
 	Version, Cleanup, CleanupKubeProxy, InitOnly bool
+	ReplaceKubeProxy                             bool                            // remove what kube-proxy left once everything stands
 	WriteConfigTo                                string                          // write KubeProxy there and end
 	KubeProxy                                    v1alpha1.KubeProxyConfiguration // the file, or the flags, with defaults
 

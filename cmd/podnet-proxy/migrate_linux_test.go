@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/podnet/podnet/test/controlplane/controlplanetest"
+)
+
+// kubeProxy returns kube-proxy's binary, which test/kube/build -p builds.
+func kubeProxy(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(controlplanetest.Binaries(t), "kube-proxy")
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("REQUIRE_KUBE") == "1" {
+			t.Fatalf("REQUIRE_KUBE=1: %v: run test/kube/build -p", err)
+		}
+		t.Skip(err)
+	}
+	return path
+}
+
+// startKubeProxy starts kube-proxy with podnet-proxy's configuration file.
+func (b *kubeBed) startKubeProxy(binary, mode string) {
+	b.t.Helper()
+	write(b.t, b.path("kube-proxy.conf"), fmt.Sprintf("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclientConnection: {kubeconfig: %s}\n"+
+		"hostnameOverride: node-a\nclusterCIDR: 10.244.0.0/16,fd00:244::/48\nmode: %s\nconntrack: {maxPerCore: 0}\n", b.path("kubeconfig"), mode))
+	b.cmd = exec.Command(binary, "--config", b.path("kube-proxy.conf"))
+	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
+	if err := b.node.Do(b.cmd.Start); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestReplaceKubeProxy moves a node from kube-proxy to podnet-proxy and back, under load.
+func TestReplaceKubeProxy(t *testing.T) {
+	binary := kubeProxy(t)
+	b := newKubeBed(t)
+	// kube-proxy reads its Node by name, besides listing it.
+	role := js{}
+	for k, v := range proxyRole {
+		role[k] = v
+	}
+	role["rules"] = append(proxyRole["rules"].([]js), js{"apiGroups": []string{""}, "resources": []string{"nodes"}, "verbs": []string{"get"}},
+		js{"apiGroups": []string{"events.k8s.io"}, "resources": []string{"events"}, "verbs": []string{"create", "patch"}})
+	b.do(http.MethodPut, "/apis/rbac.authorization.k8s.io/v1/clusterroles/podnet-proxy", role, nil)
+	b.do(http.MethodPost, servicesPath, js{"apiVersion": "v1", "kind": "Service", "metadata": js{"name": "web"}, "spec": js{
+		"type": "NodePort", "clusterIP": "10.96.0.10", "ports": []js{{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080}},
+	}}, nil)
+	b.endpoints(2, 3)
+	for _, mode := range []string{"nftables", "iptables"} {
+		t.Run(mode, func(t *testing.T) {
+			b.t = t
+			b.run("nft", "add table ip mine")
+			b.startKubeProxy(binary, mode)
+			b.servers(b.client, "tcp", "10.96.0.10:80", pod(false, 2), pod(false, 3))
+			before := b.run("nft", "list", "ruleset")
+			load := b.load("10.96.0.10:80")
+			b.kill(syscall.SIGKILL)
+			b.start("--replace-kube-proxy")
+			b.await(func() error {
+				got := b.run("nft", "list", "ruleset")
+				for _, left := range []string{"KUBE-SERVICES", "KUBE-SVC", "KUBE-MARK-MASQ", "KUBE-FORWARD", "table ip kube-proxy", "table ip6 kube-proxy"} {
+					if strings.Contains(got, left) {
+						return fmt.Errorf("left: %s", left)
+					}
+				}
+				if !strings.Contains(got, "table ip podnet-service") || !strings.Contains(got, "table ip mine") {
+					return errors.New("our tables are missing")
+				}
+				return nil
+			})
+			b.servers(b.client, "tcp", "10.96.0.10:80", pod(false, 2), pod(false, 3))
+			b.servers(b.client, "tcp", "192.168.1.1:30080", pod(false, 2), pod(false, 3))
+
+			// And back: first kube-proxy stands, then ours is removed.
+			b.kill(syscall.SIGTERM)
+			b.startKubeProxy(binary, mode)
+			b.await(func() error {
+				want := "table ip kube-proxy"
+				if mode == "iptables" {
+					want = "KUBE-SVC-"
+				}
+				if !strings.Contains(b.run("nft", "list", "ruleset"), want) {
+					return errors.New("kube-proxy does not stand yet")
+				}
+				return nil
+			})
+			time.Sleep(100 * time.Millisecond) // kube-proxy says nothing when it has written
+			if code, out := b.once("--cleanup"); code != exitOK {
+				t.Errorf("cleanup: status %d: %s", code, out)
+			}
+			b.servers(b.client, "tcp", "10.96.0.10:80", pod(false, 2), pod(false, 3))
+			load()
+			b.kill(syscall.SIGKILL)
+			if code, out := b.once("--cleanup-kube-proxy"); code != exitOK {
+				t.Errorf("cleanup of kube-proxy: status %d: %s", code, out)
+			}
+			after := b.run("nft", "list", "ruleset")
+			if strings.Contains(after, "KUBE-S") || strings.Contains(after, "kube-proxy") || !strings.Contains(after, "table ip mine") {
+				t.Errorf("kube-proxy had\n%s\nand left\n%s", before, after)
+			}
+		})
+	}
+}
