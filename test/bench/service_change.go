@@ -42,6 +42,9 @@ func (p *proxyRun) change(i, j int, to netip.Addr, limit time.Duration) (took ti
 			if err != nil {
 				return err
 			}
+			if seen && p.gen == nil {
+				at = time.Now()
+			}
 			if seen {
 				took = at.Sub(start)
 				return nil

@@ -141,7 +141,11 @@ func ask(to netip.Addr, port uint16, patience time.Duration) (endpoint netip.Add
 		return endpoint, 0, err
 	}
 	var from [4]byte
-	if n, err := unix.Read(conn, from[:]); n != 4 || err != nil {
+	n, err := unix.Read(conn, from[:])
+	for errors.Is(err, unix.EINTR) { // with a time limit, the kernel does not go on by itself after a signal
+		n, err = unix.Read(conn, from[:])
+	}
+	if n != 4 || err != nil {
 		return endpoint, 0, fmt.Errorf("answer of %d bytes: %w", n, err)
 	}
 	return netip.AddrFrom4(from), handshake, nil

@@ -81,7 +81,7 @@ func (b *bench) startService(c contestant, w *world, s serviceSettings) (p *prox
 		return nil, err
 	}
 	p.api = serveAPI(w, l)
-	if s.mode == "nftables" {
+	if s.mode == "nftables" || s.mode == "iptables" && iptablesIsNFT() {
 		if p.gen, err = openGenerations(p.host); err != nil {
 			return nil, err
 		}
@@ -103,6 +103,11 @@ func (b *bench) startService(c contestant, w *world, s serviceSettings) (p *prox
 	p.unwatch = make(chan struct{})
 	p.watched.Go(p.watchChildren)
 	return p, nil
+}
+
+func iptablesIsNFT() bool {
+	out, err := exec.Command("iptables", "--version").Output()
+	return err == nil && bytes.Contains(out, []byte("nf_tables"))
 }
 
 // watchChildren looks for the largest child. What the kernel says of children that have ended is no help: it counts what was theirs before they were another program.
