@@ -14,7 +14,7 @@ type RandomOptions struct {
 	// Seed is the only one to run; 0 runs all.
 	Seed uint64
 
-	// States is how many states to try: half of them are new worlds, half come from changing one. 0 is 1,000.
+	// States is how many states to try: each seed makes a world and changes it three times. 0 is 1,000.
 	States int
 
 	// Packets is how many packets to ask of each state. 0 is 20.
