@@ -123,7 +123,7 @@ func (l *lab) startProxy(n *node) error {
 
 // waitProxy waits until the node leads to its Services.
 func (l *lab) waitProxy(ctx context.Context, n *node) error {
-	_, err := poll(ctx, 30*time.Second, func() error {
+	_, err := poll(ctx, l.times(30*time.Second), func() error { // a guest loads the kernel's modules meanwhile; usually it takes 100 ms
 		select {
 		case <-n.proxy.exited:
 			return nil // said below
