@@ -125,6 +125,7 @@ func (c *Conn) Commit(ctx context.Context, t *Transaction) error {
 		return err
 	}
 	id, err := c.s.exchange(t, true)
+	t.committed = id
 	if back := leave(id); back != nil && err == nil {
 		err = back
 	}

@@ -32,6 +32,8 @@ type Transaction struct {
 	setID    uint32
 	changes  int
 	err      error
+
+	committed uint32
 }
 
 // section is a run of messages: elements of one set that come or go, or objects.
@@ -58,6 +60,12 @@ type run struct{ until, tag int32 }
 
 // Len returns how many changes there are.
 func (t *Transaction) Len() int { return t.changes }
+
+// Genid returns the number of the commit that made the changes; 0 if there was none, because all was so already.
+func (t *Transaction) Genid() uint32 { return t.committed }
+
+// SetGenid is for those who do what the kernel does: nfnltest.
+func (t *Transaction) SetGenid(id uint32) { t.committed = id }
 
 // Size returns how many bytes Commit sends.
 func (t *Transaction) Size() int {

@@ -14,6 +14,9 @@ import (
 // Event tells of a change by somebody else.
 type Event struct {
 	Table Table // where; the zero Table: anywhere, because notifications were lost
+
+	// Genid is the number of the last transaction before the subscription, in an event without a Table: who looked after that one has missed nothing.
+	Genid uint32
 }
 
 // watchBuffer holds some thousand notifications that nobody has read yet.
@@ -115,7 +118,7 @@ func (w *watch) lost() error {
 		return err
 	}
 	w.known = id
-	w.notify(Event{})
+	w.notify(Event{Genid: id})
 	return nil
 }
 
@@ -149,7 +152,7 @@ func (w *watch) drain() (any bool, err error) {
 			default:
 				t := Table{m.family, text(attr(m.body, unix.NFTA_TABLE_NAME))} // the first attribute of every object is its table
 				if t != last {
-					w.notify(Event{t})
+					w.notify(Event{Table: t})
 					last = t
 				}
 			}

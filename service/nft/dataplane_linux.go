@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/podnet/podnet/internal/nfnl"
 	"github.com/podnet/podnet/service"
@@ -25,6 +26,8 @@ type Dataplane struct {
 	tx       nfnl.Transaction
 	attempts int
 	least    uint32 // size of the smallest set
+
+	genid atomic.Uint32 // of the last transaction of anybody whose result is known
 }
 
 var _ service.Dataplane = (*Dataplane)(nil)
@@ -97,12 +100,12 @@ func (d *Dataplane) forget() {
 
 // Watch tells of changes to our tables by others.
 func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
-	ours := map[nfnl.Table]bool{{}: true}
+	ours := map[nfnl.Table]bool{}
 	for _, t := range d.tables {
 		ours[t.name] = true
 	}
 	return d.k.Watch(ctx, func(e nfnl.Event) {
-		if ours[e.Table] {
+		if ours[e.Table] || e.Table == (nfnl.Table{}) && e.Genid != d.genid.Load() {
 			notify()
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/internal/nfnl"
-	"github.com/podnet/podnet/service"
 )
 
 // part is something of the kernel that may be missing.

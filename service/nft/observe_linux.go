@@ -32,6 +32,7 @@ func (d *Dataplane) observe(ctx context.Context, t *table) (*snapshot, error) {
 			return nil, err2
 		}
 		if err == nil && before == after {
+			d.genid.Store(after)
 			return h, nil
 		}
 	}

@@ -29,6 +29,7 @@ func (r *run) do(changes []change, last bool) error {
 		}
 		err := r.d.k.Commit(r.ctx, tx)
 		if err == nil {
+			r.d.genid.CompareAndSwap(tx.Genid()-1, tx.Genid()) // else somebody came in between, and Watch has to tell of it
 			r.writes += tx.Len()
 			r.done(changes, after)
 			return nil

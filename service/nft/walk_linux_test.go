@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/podnet/podnet/internal/nfnl"
 	"github.com/podnet/podnet/internal/nfnl/nfnltest"
+	"github.com/podnet/podnet/service"
 	"github.com/podnet/podnet/service/internal/flowtable"
 	"github.com/podnet/podnet/service/servicetest"
 )
@@ -78,4 +80,25 @@ func TestRandom(t *testing.T) {
 		states = 400
 	}
 	servicetest.RunRandom(t, servicetest.RandomOptions{States: states}, func(testing.TB) servicetest.Subject { return newSubject() })
+}
+
+// TestContract: what every dataplane must keep, on the fake kernel.
+func TestContract(t *testing.T) {
+	table := func(f nfnl.Family) nfnl.Table { return nfnl.Table{Family: f, Name: tableName("")} }
+	servicetest.Contract(t, func(testing.TB) servicetest.Kernel {
+		k := &nfnltest.Kernel{}
+		return servicetest.Kernel{
+			New:        func(testing.TB) service.Dataplane { return New(k.Open(), Options{}) },
+			Lookup:     func(p servicetest.Packet) (servicetest.Verdict, error) { return walk(k, p) },
+			SetMachine: func(m servicetest.Machine) { k.SetLocal(m.Local) },
+			Flush: func(t testing.TB) {
+				var tx nfnl.Transaction
+				tx.DeleteTable(table(nfnl.IPv4))
+				tx.DeleteTable(table(nfnl.IPv6))
+				if err := k.Open().Commit(t.Context(), &tx); err != nil {
+					t.Fatal(err)
+				}
+			},
+		}
+	})
 }

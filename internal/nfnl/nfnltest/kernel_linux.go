@@ -193,9 +193,14 @@ func (c *Conn) Commit(ctx context.Context, tx *nfnl.Transaction) error {
 		return err
 	}
 	defer c.k.mu.Unlock()
+	before := c.k.genid
 	touched, err := c.k.run(tx, true)
 	if err != nil {
 		return err
+	}
+	tx.SetGenid(0)
+	if c.k.genid != before {
+		tx.SetGenid(c.k.genid)
 	}
 	for w, conn := range c.k.watchers {
 		if conn == c {
@@ -231,13 +236,14 @@ func (c *Conn) Watch(ctx context.Context, notify func(nfnl.Event)) error {
 		c.k.watchers = map[chan nfnl.Event]*Conn{}
 	}
 	c.k.watchers[events] = c
+	id := c.k.genid
 	c.k.mu.Unlock()
 	defer func() {
 		c.k.mu.Lock()
 		delete(c.k.watchers, events)
 		c.k.mu.Unlock()
 	}()
-	notify(nfnl.Event{})
+	notify(nfnl.Event{Genid: id})
 	for {
 		select {
 		case <-ctx.Done():
