@@ -187,7 +187,7 @@ func (t *Transaction) AddRule(table Table, r Rule) {
 		e.text(unix.NFTA_RULE_CHAIN, r.Chain)
 		list := e.nest(unix.NFTA_RULE_EXPRESSIONS)
 		for _, x := range r.Exprs {
-			b, err := expr.Marshal(byte(table.Family), x)
+			b, err := marshal(byte(table.Family), x)
 			if err != nil && t.err == nil {
 				t.err = fmt.Errorf("encode rule of chain %s: %w", r.Chain, err)
 			}
@@ -198,6 +198,22 @@ func (t *Transaction) AddRule(table Table, r Rule) {
 			e.bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, r.Comment))
 		}
 	})
+}
+
+// marshal is expr.Marshal, but for the direction of ct: v0.3.0 of google/nftables writes four bytes where the kernel wants one, and logs that.
+func marshal(family byte, x expr.Any) ([]byte, error) {
+	ct, ok := x.(*expr.Ct)
+	if !ok || ct.SourceRegister || ct.Key != expr.CtKeySRC && ct.Key != expr.CtKeyDST && ct.Key != expr.CtKeyPROTOSRC && ct.Key != expr.CtKeyPROTODST {
+		return expr.Marshal(family, x)
+	}
+	var e encoder
+	e.text(unix.NFTA_EXPR_NAME, "ct")
+	data := e.nest(unix.NFTA_EXPR_DATA)
+	e.u32(unix.NFTA_CT_KEY, uint32(ct.Key))
+	e.u32(unix.NFTA_CT_DREG, ct.Register)
+	e.bytes(unix.NFTA_CT_DIRECTION, []byte{byte(ct.Direction)})
+	e.endNest(data)
+	return e.buf, nil
 }
 
 // DeleteRule removes a rule by its handle.

@@ -45,7 +45,7 @@ func parse(family byte, b []byte) (expr.Any, syscall.Errno) {
 	case "meta":
 		x = &expr.Meta{}
 	case "ct":
-		x = &expr.Ct{}
+		return parseCt(data), 0
 	case "fib":
 		x = &expr.Fib{}
 	case "immediate":
@@ -78,6 +78,15 @@ func parse(family byte, b []byte) (expr.Any, syscall.Errno) {
 		return nil, unix.EINVAL
 	}
 	return x, 0
+}
+
+// parseCt reads what expr.Unmarshal does not: a direction of one byte.
+func parseCt(data []byte) *expr.Ct {
+	x := &expr.Ct{Key: expr.CtKey(number(nfnl.Attr(data, unix.NFTA_CT_KEY))), Register: uint32(number(nfnl.Attr(data, unix.NFTA_CT_DREG)))}
+	if d := nfnl.Attr(data, unix.NFTA_CT_DIRECTION); len(d) == 1 {
+		x.Direction = uint32(d[0])
+	}
+	return x
 }
 
 // registers says which of the 16 registers were written.
@@ -147,10 +156,11 @@ func (c *checker) expr(ch *chain, x expr.Any) syscall.Errno {
 		}
 		return c.store(x.Register, n)
 	case *expr.Ct:
-		if x.Key != expr.CtKeySTATUS && x.Key != expr.CtKeySTATE {
+		n := c.ctSize(x)
+		if n == 0 {
 			return unix.EOPNOTSUPP
 		}
-		return c.store(x.Register, 4)
+		return c.store(x.Register, n)
 	case *expr.Fib:
 		if !x.ResultADDRTYPE || x.FlagSADDR == x.FlagDADDR {
 			return unix.EOPNOTSUPP
@@ -180,11 +190,29 @@ func (c *checker) expr(ch *chain, x expr.Any) syscall.Errno {
 	case *expr.Dynset:
 		return c.dynset(x)
 	case *expr.NAT:
+		if x.RegProtoMin == 0 {
+			return c.load(x.RegAddrMin, c.addrLen())
+		}
 		return first(c.load(x.RegAddrMin, c.addrLen()), c.load(x.RegProtoMin, 2))
 	case *expr.Masq, *expr.Reject, *expr.Counter:
 		return 0
 	}
 	return unix.EOPNOTSUPP
+}
+
+// ctSize is how long what a ct loads is; 0 is not known. Of the tuples only that of the original direction is.
+func (c *checker) ctSize(x *expr.Ct) int {
+	switch {
+	case x.Key == expr.CtKeySTATUS, x.Key == expr.CtKeySTATE:
+		return 4
+	case x.Direction != 0:
+		return 0
+	case x.Key == expr.CtKeyDST:
+		return c.addrLen()
+	case x.Key == expr.CtKeyPROTODST:
+		return 2
+	}
+	return 0
 }
 
 func (c *checker) addrLen() int {

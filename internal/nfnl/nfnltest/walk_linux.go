@@ -80,8 +80,12 @@ type walker struct {
 	result Result
 	table  *table
 	done   bool // a verdict that ends all chains of the hook
-	regs   [64]byte
-	set    registers
+
+	original    netip.AddrPort // see Step
+	least, most int32          // priorities; both 0: all
+	decided     bool           // the connection is translated, or never will be
+	regs        [64]byte
+	set         registers
 }
 
 func (w *walker) packet() (Result, error) {
@@ -93,6 +97,7 @@ func (w *walker) packet() (Result, error) {
 	if err := w.hook(hook); err != nil || w.result.Verdict != Accepted {
 		return w.result, err
 	}
+	w.decided = false // the source is another matter
 	err := w.hook(nfnl.Postrouting)
 	return w.result, err
 }
@@ -110,18 +115,17 @@ func (w *walker) hook(h nfnl.Hook) error {
 	var entries []entry
 	for _, t := range w.k.tables {
 		for _, c := range t.chains {
-			if t.name.Family == family && c.Type != "" && c.Hook == h && t.flags&unix.NFT_TABLE_F_DORMANT == 0 {
+			if t.name.Family == family && c.Type != "" && c.Hook == h && t.flags&unix.NFT_TABLE_F_DORMANT == 0 &&
+				(w.least == w.most || c.Priority >= w.least && c.Priority < w.most) {
 				entries = append(entries, entry{t, c})
 			}
 		}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return int(a.c.Priority) - int(b.c.Priority) })
-	translated := false
 	for _, e := range entries {
-		if e.c.Type == "nat" && translated {
+		if e.c.Type == "nat" && w.decided {
 			continue // a connection is translated once
 		}
-		before := w.result
 		w.table, w.done = e.t, false
 		if _, err := w.chain(e.c, 0); err != nil {
 			return fmt.Errorf("table %s chain %s: %w", e.t.name, e.c.Name, err)
@@ -132,7 +136,6 @@ func (w *walker) hook(h nfnl.Hook) error {
 		if w.result.Verdict != Accepted {
 			return nil
 		}
-		translated = translated || before.Translated != w.result.Translated || before.Masquerade != w.result.Masquerade
 	}
 	return nil
 }
@@ -232,11 +235,7 @@ func (w *walker) expr(x expr.Any) (next, expr.Verdict, error) {
 	case *expr.Meta:
 		return w.meta(x)
 	case *expr.Ct:
-		status := uint32(0)
-		if w.result.Translated {
-			status |= 1 << 5 // IPS_DST_NAT
-		}
-		return w.store(x.Register, native(status))
+		return w.ct(x)
 	case *expr.Fib:
 		a := w.result.To.Addr()
 		if x.FlagSADDR {
@@ -272,7 +271,7 @@ func (w *walker) expr(x expr.Any) (next, expr.Verdict, error) {
 	case *expr.NAT:
 		return w.nat(x)
 	case *expr.Masq:
-		w.result.Masquerade, w.done = true, true
+		w.result.Masquerade, w.decided, w.done = true, true, true
 		return ends, none, nil
 	case *expr.Reject:
 		w.result.Verdict, w.done = Rejected, true
@@ -281,6 +280,27 @@ func (w *walker) expr(x expr.Any) (next, expr.Verdict, error) {
 		return nextRule, none, nil
 	}
 	return ends, none, fmt.Errorf("%T is not known", x)
+}
+
+func (w *walker) ct(x *expr.Ct) (next, expr.Verdict, error) {
+	original := w.p.To
+	if w.original.IsValid() {
+		original = w.original
+	}
+	switch x.Key {
+	case expr.CtKeySTATUS:
+		if w.result.Translated {
+			return w.store(x.Register, native(1<<5)) // IPS_DST_NAT
+		}
+		return w.store(x.Register, native(0))
+	case expr.CtKeySTATE:
+		return w.store(x.Register, native(expr.CtStateBitNEW))
+	case expr.CtKeyDST:
+		return w.store(x.Register, original.Addr().AsSlice())
+	case expr.CtKeyPROTODST:
+		return w.store(x.Register, binary.BigEndian.AppendUint16(nil, original.Port()))
+	}
+	return ends, expr.Verdict{}, fmt.Errorf("ct %d is not known", x.Key)
 }
 
 // choose returns the value of a numgen on this way.
@@ -414,11 +434,18 @@ func (w *walker) nat(x *expr.NAT) (next, expr.Verdict, error) {
 	if err != nil {
 		return ends, expr.Verdict{}, err
 	}
-	port, err := w.load(x.RegProtoMin, 2)
+	port := binary.BigEndian.AppendUint16(nil, w.result.To.Port())
+	if x.RegProtoMin != 0 {
+		port, err = w.load(x.RegProtoMin, 2)
+	}
 	if err != nil || x.Type != expr.NATTypeDestNAT {
 		return ends, expr.Verdict{}, fmt.Errorf("nat of type %d: %w", x.Type, err)
 	}
 	a, _ := netip.AddrFromSlice(addr)
-	w.result.To, w.result.Translated, w.done = netip.AddrPortFrom(a, binary.BigEndian.Uint16(port)), true, true
+	to := netip.AddrPortFrom(a, binary.BigEndian.Uint16(port))
+	w.decided = true
+	// An address that is translated to itself with no say about the port keeps others from translating, and is no endpoint.
+	w.result.Translated = w.result.Translated || x.RegProtoMin != 0 || to != w.result.To
+	w.result.To, w.done = to, true
 	return ends, expr.Verdict{}, nil
 }
