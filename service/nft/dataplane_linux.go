@@ -105,8 +105,12 @@ func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 		ours[t.name] = true
 	}
 	return d.k.Watch(ctx, func(e nfnl.Event) {
-		if ours[e.Table] || e.Table == (nfnl.Table{}) && e.Genid != d.genid.Load() {
+		switch {
+		case ours[e.Table]:
+			d.o.Logger.Warn("somebody else changed our nftables", "table", e.Table)
 			notify()
+		case e.Table == (nfnl.Table{}) && e.Genid != d.genid.Load():
+			notify() // nobody knows what was changed
 		}
 	})
 }

@@ -21,7 +21,7 @@ type Options struct {
 	// The kernel needs about 200 bytes for each that is there.
 	AffinityClients uint32
 
-	// Logger gets a line about what is odd and repaired by itself. nil discards.
+	// Logger gets a line from Watch when somebody else changed the tables. nil discards.
 	Logger *slog.Logger
 }
 
