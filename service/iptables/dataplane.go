@@ -38,7 +38,8 @@ type Dataplane struct {
 	mu       sync.Mutex
 	observed bool
 	families map[service.Family]*family
-	programs map[service.Name]service.Program // those that are in place
+	probed   map[service.Family]map[string]error // what the kernel lacks; absent: not known
+	programs map[service.Name]service.Program    // those that are in place
 }
 
 var _ service.Dataplane = (*Dataplane)(nil)
@@ -63,7 +64,8 @@ func New(k Kernel, o Options) *Dataplane {
 		o.Poll = 5 * time.Second
 	}
 	mark := fmt.Sprintf("%#[1]x/%#[1]x", o.MasqueradeMark)
-	return &Dataplane{kernel: k, options: o, names: newNames(o.Name), mark: mark, families: map[service.Family]*family{}, programs: map[service.Name]service.Program{}}
+	return &Dataplane{kernel: k, options: o, names: newNames(o.Name), mark: mark, families: map[service.Family]*family{},
+		probed: map[service.Family]map[string]error{}, programs: map[service.Name]service.Program{}}
 }
 
 // Capabilities returns the name "iptables", and all protocols. Endpoints are chosen at random.
@@ -109,9 +111,14 @@ func (d *Dataplane) observe(ctx context.Context, f service.Family) (saved, bool,
 	if first {
 		fam = &family{Family: f}
 		d.families[f] = fam
-		if fam.lacks, fam.err = d.probe(ctx, f); fam.err != nil {
-			return saved{}, false, fam.err
+		if _, known := d.probed[f]; !known {
+			lacks, err := d.probe(ctx, f)
+			if fam.err = err; err != nil {
+				return saved{}, false, err
+			}
+			d.probed[f] = lacks
 		}
+		fam.lacks = d.probed[f]
 	}
 	nat, filter, err := d.read(ctx, f)
 	if err != nil {

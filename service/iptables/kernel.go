@@ -34,13 +34,15 @@ const (
 
 // Tools is the real kernel: the host's iptables programs, run in one network namespace. The zero value runs "iptables" and "ip6tables" in the namespace of the calling thread.
 // Rules are written by iptables-restore, rules in built-in chains one by one; both wait for the xtables lock up to ten seconds. Nothing goes through a shell. A Tools may be used by
-// several goroutines.
+// several goroutines, and must not be copied.
 type Tools struct {
 	// Netns is the path of a network namespace (/run/netns/x, /proc/PID/ns/net). "" is the namespace of the calling thread.
 	Netns string
 
 	// Variant chooses the programs: iptables-legacy or iptables-nft instead of iptables. Take what the host's other programs use: rules in the other one are evaluated too.
 	Variant Variant
+
+	found finder
 }
 
 var _ Kernel = (*Tools)(nil)

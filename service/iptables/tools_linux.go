@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	goiptables "github.com/coreos/go-iptables/iptables"
 
@@ -19,6 +20,29 @@ import (
 
 // lockSeconds is how long iptables waits for the xtables lock: others hold it for seconds on hosts with many rules.
 const lockSeconds = 10
+
+// finder keeps what go-iptables found out about the programs: it starts one to learn its version.
+type finder struct {
+	mu    sync.Mutex
+	known map[string]*goiptables.IPTables // by path
+}
+
+func (f *finder) find(path string, proto goiptables.Protocol) (*goiptables.IPTables, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ipt := f.known[path]; ipt != nil {
+		return ipt, nil
+	}
+	ipt, err := goiptables.New(goiptables.IPFamily(proto), goiptables.Timeout(lockSeconds), goiptables.Path(path))
+	if err != nil {
+		return nil, err
+	}
+	if f.known == nil {
+		f.known = map[string]*goiptables.IPTables{}
+	}
+	f.known[path] = ipt
+	return ipt, nil
+}
 
 // path returns the program of a family.
 func (t *Tools) path(f service.Family) (string, error) {
@@ -124,7 +148,7 @@ func (t *Tools) one(ctx context.Context, f service.Family, do func(*goiptables.I
 		proto = goiptables.ProtocolIPv6
 	}
 	return t.in(func() error {
-		ipt, err := goiptables.New(goiptables.IPFamily(proto), goiptables.Timeout(lockSeconds), goiptables.Path(path))
+		ipt, err := t.found.find(path, proto)
 		if err != nil {
 			return err
 		}

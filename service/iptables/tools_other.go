@@ -10,6 +10,8 @@ import (
 	"github.com/podnet/podnet/service"
 )
 
+type finder struct{}
+
 var errUnsupported = fmt.Errorf("iptables needs linux: %w", errors.ErrUnsupported)
 
 // Save is unsupported here.
