@@ -103,20 +103,20 @@ func (p *proxy) initOnly(context.Context) error {
 	for _, w := range p.config.Warnings {
 		p.log.Warn(w)
 	}
-	return p.conntrackLimits()
+	return p.conntrackLimits(true)
 }
 
 // limitConntrack sets the limits of connection tracking. A container may not be allowed to: then --init-only has done it before, or the log tells.
 func (p *proxy) limitConntrack() {
-	if err := p.conntrackLimits(); err != nil {
+	if err := p.conntrackLimits(false); err != nil {
 		p.log.Warn("connection tracking is left as it is; podnet-proxy --init-only sets it with more privileges", "err", err)
 	}
 }
 
-func (p *proxy) conntrackLimits() error {
+func (p *proxy) conntrackLimits(all bool) error {
 	c := p.config.Conntrack
 	limits := conntrack.Limits{MaxPerCore: c.MaxPerCore, Min: c.Min, TCPEstablished: c.TCPEstablished, TCPCloseWait: c.TCPCloseWait, UDP: c.UDP, UDPStream: c.UDPStream, TCPBeLiberal: c.BeLiberal}
-	done, err := limits.Apply(conntrack.Machine{})
+	done, err := limits.Apply(settings{dir: p.config.SysctlDir, all: all})
 	for _, s := range done {
 		p.log.Info("set", "path", s.Path, "value", s.Value)
 	}

@@ -27,7 +27,7 @@ func Parse(args []string, hostname func() (string, error)) (Config, error) {
 	if set.NArg() > 0 {
 		return Config{}, fmt.Errorf("argument %q: want flags only", set.Arg(0))
 	}
-	c := &checker{flags: &f, hostname: hostname, out: Config{Version: f.version, Cleanup: f.cleanup, CleanupKubeProxy: f.cleanupKubeProxy, InitOnly: f.initOnly, WriteConfigTo: f.writeConfigTo, ReplaceKubeProxy: f.replaceKubeProxy}}
+	c := &checker{flags: &f, hostname: hostname, out: Config{Version: f.version, Cleanup: f.cleanup, CleanupKubeProxy: f.cleanupKubeProxy, InitOnly: f.initOnly, WriteConfigTo: f.writeConfigTo, ReplaceKubeProxy: f.replaceKubeProxy, SysctlDir: f.sysctlDir}}
 	if f.version {
 		return c.out, nil
 	}

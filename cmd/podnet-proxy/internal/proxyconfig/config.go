@@ -27,6 +27,7 @@ const (
 type Config struct {
 	Version, Cleanup, CleanupKubeProxy, InitOnly bool
 	ReplaceKubeProxy                             bool                            // remove what kube-proxy left once everything stands
+	SysctlDir                                    string                          // where the kernel's settings are; "" = /proc/sys
 	WriteConfigTo                                string                          // write KubeProxy there and end
 	KubeProxy                                    v1alpha1.KubeProxyConfiguration // the file, or the flags, with defaults
 

@@ -24,13 +24,14 @@ type Flags struct {
 	logFormat                                         string
 	logFlush, hold                                    time.Duration
 	version, cleanup, cleanupKubeProxy, initOnly      bool
+	sysctlDir                                         string
 	replaceKubeProxy                                  bool
 	proxyMode, detectLocal, contentType, hiddenMetric string
 }
 
 // own are the flags that count with --config too.
 var own = map[string]bool{
-	"config": true, "mode": true, "services": true, "external-ip-cidrs": true, "mass-delete-hold": true, "cleanup-kube-proxy": true, "replace-kube-proxy": true, "version": true, "write-config-to": true,
+	"config": true, "mode": true, "sysctl-dir": true, "services": true, "external-ip-cidrs": true, "mass-delete-hold": true, "cleanup-kube-proxy": true, "replace-kube-proxy": true, "version": true, "write-config-to": true,
 	"hostname-override": true, "master": true, "cleanup": true, "init-only": true, "v": true, "vmodule": true, "logging-format": true, "log-flush-frequency": true, "help": true,
 }
 
@@ -59,6 +60,7 @@ func (f *Flags) ownFlags(s *pflag.FlagSet) {
 	s.BoolVar(&f.cleanupKubeProxy, "cleanup-kube-proxy", false, "remove what kube-proxy left in this network namespace (tables, chains, ipsets, virtual servers, kube-ipvs0), and exit; stop kube-proxy first")
 	s.BoolVar(&f.replaceKubeProxy, "replace-kube-proxy", false, "serve, and remove what kube-proxy left as soon as all Services are served, so that no connection fails in between; stop kube-proxy first")
 	s.BoolVar(&f.initOnly, "init-only", false, "do what needs full root (the connection tracking sysctls), and exit; podnet-proxy needs CAP_NET_ADMIN only then")
+	s.StringVar(&f.sysctlDir, "sysctl-dir", "/proc/sys", "`directory` of the kernel's settings; in a container, whose own cannot be written, where the node's are mounted")
 	s.StringVar(&f.writeConfigTo, "write-config-to", "", "write the configuration with all defaults to this `file`, and exit")
 	s.BoolVar(&f.version, "version", false, "print the version and exit")
 }
