@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -152,7 +153,7 @@ func (c *Conn) Try(ctx context.Context, t *Transaction) error {
 // exchange sends a transaction, and the end that makes it count. It returns the number (genid) of the commit, 0 if there was nothing to commit because all was so already.
 func (s *socket) exchange(t *Transaction, end bool) (id uint32, err error) {
 	buffers, n := t.finish()
-	buffers = append([][]byte{batch(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_ECHO, 0)}, buffers...)
+	buffers = append([][]byte{batch(unix.NFNL_MSG_BATCH_BEGIN, 0, 0), echo(buffers[0])}, buffers...)
 	if end {
 		buffers = append(buffers, batch(unix.NFNL_MSG_BATCH_END, 0, uint32(n)+1))
 	}
@@ -164,6 +165,23 @@ func (s *socket) exchange(t *Transaction, end bool) (id uint32, err error) {
 		return 0, fmt.Errorf("nftables: send %d changes: %w", t.changes, err)
 	}
 	return s.verdict(t, n)
+}
+
+// echo has the kernel tell us the number of the commit. nf_tables_gen_notify (6.1, 6.18) looks for NLM_F_ECHO in the first message after the batch's beginning, and what that
+// message is about is echoed too. Elements are many: before them goes an addition of their table, which stays as it is if it is there; if not, the elements fail, and all with them.
+func echo(first []byte) []byte {
+	if kind := native.Uint16(first[4:]) & 0xff; kind != unix.NFT_MSG_NEWSETELEM && kind != unix.NFT_MSG_DELSETELEM {
+		native.PutUint16(first[6:], native.Uint16(first[6:])|unix.NLM_F_ECHO)
+		return nil
+	}
+	n := headerLen + genLen
+	n += (int(native.Uint16(first[n:])) + 3) &^ 3 // the first attribute of every message is the table's name
+	m := slices.Clone(first[:n])
+	native.PutUint32(m, uint32(n))
+	native.PutUint16(m[4:], unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE)
+	native.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_ECHO)
+	native.PutUint32(m[8:], 0) // as the batch
+	return m
 }
 
 // verdict reads the answers to a transaction of n messages: one for each that was refused and one for the last. The batch's own number, 0, stands for the transaction as a whole.

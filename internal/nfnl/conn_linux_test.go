@@ -282,6 +282,41 @@ func TestWatchTellsOfOthersOnly(t *testing.T) {
 	commit(t, c, func(tx *Transaction) { tx.AddElement(table, "marks", mark(7)) })
 }
 
+func TestCommitTellsItsNumber(t *testing.T) {
+	c := open(t, rtnltest.NewNetns(t))
+	for _, step := range []struct {
+		name string
+		add  func(*Transaction)
+		none bool
+	}{
+		{name: "table", add: func(tx *Transaction) { tx.AddTable(table); tx.AddSet(table, marks) }},
+		{name: "elements", add: func(tx *Transaction) {
+			for i := range 3000 { // more than the socket would take if each came back
+				tx.AddElement(table, "marks", mark(i))
+			}
+		}},
+		{name: "the same", add: func(tx *Transaction) { tx.AddElement(table, "marks", mark(7)) }, none: true},
+		{name: "one goes", add: func(tx *Transaction) { tx.DeleteElement(table, "marks", mark(7)) }},
+		{name: "table goes", add: func(tx *Transaction) { tx.DeleteTable(table) }},
+	} {
+		var tx Transaction
+		step.add(&tx)
+		if err := c.Commit(t.Context(), &tx); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		now, err := c.Genid(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if step.none {
+			now = 0
+		}
+		if tx.Genid() != now {
+			t.Errorf("%s: number %d, want %d", step.name, tx.Genid(), now)
+		}
+	}
+}
+
 func TestClosed(t *testing.T) {
 	c := open(t, rtnltest.NewNetns(t))
 	if err := errors.Join(c.Close(), c.Close()); err != nil {
