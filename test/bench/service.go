@@ -56,6 +56,7 @@ type measured struct {
 	synced              time.Duration // from the end of the list until its metrics say so; only where a sync is not one transaction
 	firstCPU, changeCPU time.Duration
 	changes             sample
+	restart             time.Duration // from the start of the process until what changed meanwhile is in effect
 	burst               time.Duration // 1 % of the Services change at once
 	rss, high, child    float64       // MiB
 	quiet               bool          // watched
@@ -284,8 +285,14 @@ func (b *bench) active(p *proxyRun, m *measured, s serviceSettings) error {
 		}
 		fmt.Printf("service: %s: %d Services change at once: %v\n", p.name, n, m.burst)
 	}
-	m.rss, m.high, err = memory(p.cmd.Process.Pid)
-	return err
+	if m.rss, m.high, err = memory(p.cmd.Process.Pid); err != nil || p.world.dataset.services != 5000 {
+		return err
+	}
+	if m.restart, err = p.restart(p.world.dataset.services/2, spare(2000), s.limit); err != nil {
+		return err
+	}
+	fmt.Printf("service: %s: restart %v\n", p.name, m.restart)
+	return p.settle()
 }
 
 func sum(s sample) (total time.Duration) {

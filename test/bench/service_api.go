@@ -240,8 +240,14 @@ func (s *apiServer) watch(w http.ResponseWriter, req *http.Request, r *resource)
 		return errors.Join(err, http.NewResponseController(w).Flush())
 	}
 	if q.Get("sendInitialEvents") == "true" {
-		version = 1
-		if send(r.first.stream) != nil || send(bookmark(r, 1, true)) != nil {
+		s.mu.Lock()
+		var since []byte
+		version = s.version
+		for _, e := range r.history {
+			since = append(since, e.frame...)
+		}
+		s.mu.Unlock()
+		if send(r.first.stream) != nil || send(append(since, bookmark(r, version, true)...)) != nil {
 			return
 		}
 		s.sent(r)

@@ -127,3 +127,32 @@ func (p *proxyRun) burst(n int, limit time.Duration) (took time.Duration, err er
 	})
 	return took, err
 }
+
+// restart kills the proxy, changes an endpoint, and starts the proxy again. It returns how long it took from then until the change was in effect. Connections are made
+// meanwhile; each has to be answered.
+func (p *proxyRun) restart(i int, to netip.Addr, limit time.Duration) (took time.Duration, err error) {
+	p.kill()
+	p.api.modify(slicesPath, p.changed(i, 0, to))
+	if err := p.start(); err != nil {
+		return 0, err
+	}
+	err = netns.Do(p.client, func() error {
+		for {
+			seen, err := p.reaches(i, to)
+			if err != nil {
+				return fmt.Errorf("after a restart: %w", err)
+			}
+			if took = time.Since(p.begun); seen {
+				return nil
+			}
+			if took > limit {
+				return fmt.Errorf("after a restart: %w", errNotFinished)
+			}
+			if err := p.alive(); err != nil {
+				return err
+			}
+			pause(p.begun)
+		}
+	})
+	return took, err
+}

@@ -32,6 +32,7 @@ type proxyRun struct {
 	// allocs is a profile of what it allocated until its first sync was over.
 	allocs []byte
 	mode   string
+	config string       // its file
 	gen    *generations // nil in modes without nftables
 	begun  time.Time
 	ended  bool
@@ -93,16 +94,35 @@ func (b *bench) startService(c contestant, w *world, s serviceSettings) (p *prox
 		os.WriteFile(config, fmt.Appendf(nil, proxyConfig, kubeconfig, s.mode, s.minSync), 0o600)); err != nil {
 		return nil, err
 	}
-	p.cmd = exec.Command(c.binary, "--config", config)
+	p.config = config
+	return p, p.start()
+}
+
+// start starts the proxy, for the first time or again.
+func (p *proxyRun) start() error {
+	p.cmd = exec.Command(p.binary, "--config", p.config)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // kube-proxy's nft is in the group too
 	p.begun = time.Now()
 	if err := netns.Do(p.host, p.cmd.Start); err != nil {
-		return p, err
+		return err
 	}
 	p.unwatch = make(chan struct{})
 	p.watched.Go(p.watchChildren)
-	return p, nil
+	return nil
+}
+
+// kill ends the proxy's processes at once, as the kernel does when memory is short.
+func (p *proxyRun) kill() {
+	p.signal(syscall.SIGKILL)
+	if p.cmd != nil && p.cmd.Process != nil {
+		_ = p.cmd.Wait()
+	}
+	if p.unwatch != nil {
+		close(p.unwatch)
+		p.watched.Wait()
+		p.unwatch = nil
+	}
 }
 
 func iptablesIsNFT() bool {
@@ -139,15 +159,8 @@ func (p *proxyRun) end() error {
 		return nil
 	}
 	var errs []error
-	p.signal(syscall.SIGKILL)
+	p.kill()
 	p.ended = true
-	if p.cmd != nil && p.cmd.Process != nil {
-		_ = p.cmd.Wait()
-	}
-	if p.unwatch != nil {
-		close(p.unwatch)
-		p.watched.Wait()
-	}
 	if p.api != nil {
 		errs = append(errs, p.api.close())
 	}

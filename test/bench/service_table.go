@@ -54,6 +54,9 @@ func (b *bench) serviceRows(d dataset, found map[string]*measured, s serviceSett
 	if ours.burst+theirs.burst > 0 {
 		t.times(what(fmt.Sprintf("one endpoint each of %d Services changes at once", d.services/100)), ours.burst, theirs.burst, theirs, "")
 	}
+	if ours.restart+theirs.restart > 0 {
+		t.times(what("killed and started again, until a change in between is in effect"), ours.restart, theirs.restart, theirs, "")
+	}
 	t.memory(what("resident memory after the changes, MiB"), ours.rss, theirs.rss)
 	t.memory(what("peak, its own or of its largest child, MiB"), max(ours.high, ours.child), max(theirs.high, theirs.child))
 	if ours.quiet || theirs.quiet {
