@@ -120,6 +120,11 @@ func preflight(o options) error {
 	if _, err := exec.LookPath("nft"); err != nil {
 		errs = append(errs, errors.New("needs nft: on Debian, apt-get install nftables"))
 	}
+	if o.proxy == "iptables" {
+		if _, err := exec.LookPath("iptables-restore"); err != nil {
+			errs = append(errs, errors.New("--proxy iptables: needs iptables: on Debian, apt-get install iptables"))
+		}
+	}
 	if o.kubernetes {
 		if _, err := controlplane.Find(); err != nil {
 			errs = append(errs, err)
