@@ -59,6 +59,7 @@ internal/nfnl:              golang.org/x/sys/unix github.com/google/nftables git
 cmd:                        *
 deploy:                     *
 examples:                   *
+examples/internal/viptest:  rtnl/rtnltest rtnl
 test:                       *
 deploy:                     *
 `
