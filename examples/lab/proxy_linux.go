@@ -134,8 +134,8 @@ func (l *lab) waitProxy(ctx context.Context, n *node) error {
 			err = fmt.Errorf("/healthz: %d %s", status, body)
 		}
 		for _, v6 := range l.families() {
-			if err == nil {
-				_, err = get(n.netns, l.services.web.clusterIP(v6))
+			if err == nil { // not TCP: its second SYN comes after a second
+				_, err = echoOnce(l.times(100*time.Millisecond), n.netns, l.services.web.clusterIP(v6))
 			}
 		}
 		return err
