@@ -45,17 +45,20 @@ func mark(n int) Element {
 	return Element{Key: binary.NativeEndian.AppendUint32(nil, uint32(n)), Data: []byte{10, byte(n >> 16), byte(n >> 8), byte(n), 0, 80, 0, 0}}
 }
 
-func TestWhatIsWrittenIsRead(t *testing.T) {
-	ns := rtnltest.NewNetns(t)
-	c := open(t, ns)
-	chains := []Chain{{Name: "prerouting", Type: "nat", Hook: Prerouting, Priority: -100}, {Name: "to"}}
-	sets := []Set{
+var (
+	chains = []Chain{{Name: "prerouting", Type: "nat", Hook: Prerouting, Priority: -100}, {Name: "to"}}
+	sets   = []Set{
 		marks,
 		{Name: "plain", Key: Concat(TypeAddr4, TypeProto, TypePort)},
 		{Name: "verdicts", Key: TypeMark, Data: TypeVerdict},
 		{Name: "dynamic", Key: TypeAddr4, Timeout: true, Dynamic: true, Size: 100},
 		{Name: "ranges", Key: TypeAddr4, Interval: true},
 	}
+)
+
+func TestWhatIsWrittenIsRead(t *testing.T) {
+	ns := rtnltest.NewNetns(t)
+	c := open(t, ns)
 	commit(t, c, func(tx *Transaction) {
 		tx.AddTable(table)
 		for _, s := range sets {

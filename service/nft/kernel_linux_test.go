@@ -1,14 +1,11 @@
 package nft
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os/exec"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,7 +15,6 @@ import (
 	"github.com/podnet/podnet/rtnl"
 	"github.com/podnet/podnet/rtnl/rtnltest"
 	"github.com/podnet/podnet/service"
-	"github.com/podnet/podnet/service/servicetest"
 )
 
 // node is a network namespace with endpoints 10.244.0.1 to 10.244.0.n on its loopback, each of which sends its address to whoever connects.
@@ -186,6 +182,27 @@ func TestKernelRestart(t *testing.T) {
 	})
 }
 
+// stays connects many times to a Service with affinity and returns who answers each time.
+func (n *node) stays(t *testing.T) string {
+	t.Helper()
+	var first string
+	err := n.ns.Do(func() (err error) {
+		if first, err = ask(1); err != nil {
+			return err
+		}
+		for range 20 {
+			if next, err := ask(1); err != nil || next != first {
+				return fmt.Errorf("%s, then %s: %w", first, next, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first
+}
+
 // TestKernelAffinity: a client stays with its endpoint as long as that is one, and is remembered for the whole time again with each connection.
 func TestKernelAffinity(t *testing.T) {
 	n := newNode(t, 8)
@@ -195,28 +212,7 @@ func TestKernelAffinity(t *testing.T) {
 		p.Ports[0].Affinity = time.Hour
 		return p
 	}
-	inside := func(f func() error) {
-		t.Helper()
-		if err := n.ns.Do(f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stays := func() string {
-		t.Helper()
-		var first string
-		inside(func() (err error) {
-			if first, err = ask(1); err != nil {
-				return err
-			}
-			for range 20 {
-				if next, err := ask(1); err != nil || next != first {
-					return fmt.Errorf("%s, then %s: %w", first, next, err)
-				}
-			}
-			return nil
-		})
-		return first
-	}
+	stays := func() string { return n.stays(t) }
 	apply(t, d, full(want(1, 2, 3, 4, 5, 6, 7, 8)))
 	first := stays()
 	var rest []int
@@ -281,152 +277,5 @@ func TestKernelAffinityIsFull(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestKernelRepair: whatever somebody does to the tables, the Reconciler repairs it within a second.
-func TestKernelRepair(t *testing.T) {
-	n := newNode(t, 2)
-	d := New(n.k, Options{})
-	r := service.New(d, service.Options{})
-	c := config(1)
-	r.SetService(c.Services[0])
-	r.SetSlice(c.Services[0].Name, "a", c.Endpoints[c.Services[0].Name][0])
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- r.Run(ctx) }()
-	healthy := func() error {
-		return n.ns.Do(func() error {
-			for range 4 {
-				if _, err := ask(1); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	until := func(f func() error) time.Duration {
-		t.Helper()
-		start := time.Now()
-		for {
-			err := f()
-			if err == nil {
-				return time.Since(start)
-			}
-			if time.Since(start) > 20*time.Second {
-				t.Fatal(err)
-			}
-		}
-	}
-	until(healthy)
-	want := n.list(t)
-	same := func() error {
-		if have := n.list(t); have != want {
-			return fmt.Errorf("have:\n%s\nwant:\n%s", have, want)
-		}
-		return nil
-	}
-	until(same)
-	for _, harm := range []string{
-		"flush ruleset",
-		"flush table ip podnet-service",
-		"delete table ip podnet-service",
-		"delete element ip podnet-service endpoints-1024 { 0x1 . 0x0 }",
-		"flush map ip podnet-service frontends-1024",
-		"flush chain ip podnet-service services",
-		"flush chain ip podnet-service prerouting; delete chain ip podnet-service prerouting",
-		"flush map ip podnet-service classes; delete chain ip podnet-service cluster2",
-		"add table ip podnet-service { flags dormant; }",
-		"insert rule ip podnet-service services drop",
-		"add chain ip podnet-service evil { type filter hook output priority 0; policy drop; }",
-	} {
-		out, err := exec.Command("ip", "netns", "exec", n.ns.Name(), "nft", harm).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %s", harm, out)
-		}
-		took := until(same)
-		if took > time.Second {
-			t.Errorf("%s: repaired after %s", harm, took)
-		}
-		t.Logf("%s: %s", harm, took)
-		if err := healthy(); err != nil {
-			t.Errorf("%s: %v", harm, err)
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-// list shows the table without numbers that may differ.
-func (n *node) list(t *testing.T) string {
-	t.Helper()
-	seen, err := n.k.Describe(t.Context(), nfnl.Table{Family: nfnl.IPv4, Name: "podnet-service"})
-	if err != nil {
-		return err.Error()
-	}
-	var b strings.Builder
-	rules := map[string]string{}
-	for _, r := range seen.Rules {
-		rules[r.Chain] += "  " + r.Comment + "\n"
-	}
-	chains := map[string]bool{}
-	for _, c := range seen.Chains {
-		chains[c.Name] = true
-		if rules[c.Name] == "" {
-			return "empty chain " + c.Name
-		}
-	}
-	for _, name := range []string{"prerouting", "output", "postrouting", "services", "firewall", "cluster2"} {
-		fmt.Fprintf(&b, "%s %v\n%s", name, chains[name], rules[name])
-	}
-	fmt.Fprintf(&b, "dormant %v, %d chains\n", seen.Dormant, len(chains))
-	for _, s := range seen.Sets {
-		count := 0
-		if err := n.k.Elements(t.Context(), nfnl.Table{Family: nfnl.IPv4, Name: "podnet-service"}, s.Name, func() { count = 0 }, func(nfnl.Element) { count++ }); err != nil {
-			return err.Error()
-		}
-		fmt.Fprintf(&b, "%s %d\n", s.Name, count)
-	}
-	return b.String()
-}
-
-// TestKernelRandom: the same transactions leave the same in the fake and in the real kernel, and a restart finds nothing to do there.
-func TestKernelRandom(t *testing.T) {
-	k := kernel(t)
-	random := servicetest.NewRandom(7)
-	r := service.New(New(k, Options{}), service.Options{})
-	for i := range 40 {
-		random.Change()
-		if _, err := r.Apply(t.Context(), random.World.Config); err != nil {
-			t.Fatal(i, err)
-		}
-		again, err := service.New(New(k, Options{}), service.Options{}).Apply(t.Context(), random.World.Config)
-		if err != nil || again.Writes > 0 {
-			t.Fatalf("state %d: a restart wrote %d objects: %v", i, again.Writes, err)
-		}
-	}
-}
-
-// TestKernelListing: nft shows the tables and does not stumble over them.
-func TestKernelListing(t *testing.T) {
-	ns := rtnltest.NewNetns(t)
-	k, err := Open(ns.Path())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.Close()
-	random := servicetest.NewRandom(3)
-	for range 30 {
-		random.Change()
-		d := New(k, Options{})
-		if _, err := service.New(d, service.Options{}).Apply(t.Context(), random.World.Config); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.Command("ip", "netns", "exec", ns.Name(), "nft", "list", "ruleset").CombinedOutput()
-		if err != nil || strings.Contains(string(out), "rror") || len(out) == 0 && len(random.World.Services) > 0 {
-			t.Fatalf("%v: %s", err, out)
-		}
 	}
 }

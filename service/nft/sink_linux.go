@@ -11,8 +11,7 @@ type sink struct {
 	tx    *nfnl.Transaction // nil: nothing is written, see run.undo
 	have  *snapshot         // what the kernel has, nil: what the state says
 
-	only    [setKinds]bool // write to these sets only, if any is set
-	without [setKinds]bool // write to these sets not at all
+	without [setKinds]bool // these sets are left out
 
 	attempt  int   // number of the transaction, for have
 	conflict []int // tags of changes that want what another change of this transaction wants
