@@ -29,6 +29,7 @@ type serviceSettings struct {
 	connections time.Duration // of each round of the data path; 0 leaves it out
 	contestants string
 	logs        string
+	warm        bool
 	guestSizes  string
 	guestLimit  time.Duration
 }
@@ -44,6 +45,7 @@ func (s *serviceSettings) flags(f *flag.FlagSet) {
 	f.DurationVar(&s.connections, "service-connections", 12*time.Second, "how long connections are made through Services, per way; 0 leaves it out")
 	f.IntVar(&s.pathAt, "service-path-at", 10_000, "the number of Services through which connections are made")
 	f.StringVar(&s.contestants, "service-proxies", "podnet-proxy,kube-proxy", "the proxies to measure")
+	f.BoolVar(&s.warm, "service-warm", false, "run each proxy once before, so that none has to wait for kernel modules")
 	f.StringVar(&s.guestSizes, "service-guest-sizes", "100x10,1000x10", "service-sizes in the guest, in mode ipvs")
 	f.DurationVar(&s.guestLimit, "service-guest-limit", 150*time.Second, "service-limit in the guest")
 	f.StringVar(&s.logs, "service-logs", "", "directory for the proxies' logs, and a profile of what they allocated")
@@ -87,6 +89,11 @@ func (b *bench) service(s serviceSettings) error {
 	if err != nil {
 		return err
 	}
+	if s.warm {
+		if err := b.warmUp(all, s); err != nil {
+			return err
+		}
+	}
 	changes := map[string]map[int]time.Duration{} // of each proxy, by number of Services: the median
 	for _, d := range sizes {
 		fmt.Printf("service: %s, %s ...\n", d, s.mode)
@@ -106,6 +113,27 @@ func (b *bench) service(s serviceSettings) error {
 		}
 	}
 	b.flatRows(changes, s)
+	return nil
+}
+
+// warmUp runs each proxy with a few Services: what it does for the first time has the kernel load modules, which takes seconds in the guest.
+func (b *bench) warmUp(all []contestant, s serviceSettings) error {
+	w := newWorld(dataset{10, 2})
+	for _, c := range all {
+		p, err := b.startService(c, w, s)
+		if err == nil {
+			_, err = p.first(s.limit)
+		}
+		if err == nil && s.mode == "ipvs" {
+			_, err = p.synced(s.limit)
+		}
+		if p != nil {
+			err = errors.Join(err, p.end())
+		}
+		if err != nil {
+			return fmt.Errorf("%s: warm up: %w", c.name, err)
+		}
+	}
 	return nil
 }
 

@@ -133,7 +133,11 @@ func ask(to netip.Addr, port uint16, patience time.Duration) (endpoint netip.Add
 		return endpoint, 0, err
 	}
 	start := time.Now()
-	if err := unix.Connect(conn, &unix.SockaddrInet4{Port: int(port), Addr: to.As4()}); err != nil {
+	// With a time limit, the kernel does not go on by itself after a signal.
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Connect(conn, &unix.SockaddrInet4{Port: int(port), Addr: to.As4()})
+	}
+	if err != nil {
 		return endpoint, 0, err
 	}
 	handshake = time.Since(start)
@@ -142,7 +146,7 @@ func ask(to netip.Addr, port uint16, patience time.Duration) (endpoint netip.Add
 	}
 	var from [4]byte
 	n, err := unix.Read(conn, from[:])
-	for errors.Is(err, unix.EINTR) { // with a time limit, the kernel does not go on by itself after a signal
+	for errors.Is(err, unix.EINTR) {
 		n, err = unix.Read(conn, from[:])
 	}
 	if n != 4 || err != nil {
