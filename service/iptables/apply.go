@@ -17,6 +17,9 @@ func (d *Dataplane) Apply(ctx context.Context, delta service.Delta) (service.Res
 	if !d.observed {
 		return service.Result{}, errors.New("iptables: Apply before Observe")
 	}
+	if err := checkNode(delta.Node); err != nil {
+		return service.Result{}, err
+	}
 	r := result{failed: map[service.Name][]error{}, refused: map[service.Name]service.Family{}}
 	gone := d.gone(delta)
 	for _, f := range service.Families() {

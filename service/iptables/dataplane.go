@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/bits"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,6 +72,16 @@ func New(k Kernel, o Options) *Dataplane {
 // Capabilities returns the name "iptables", and all protocols. Endpoints are chosen at random.
 func (d *Dataplane) Capabilities() service.Capabilities {
 	return service.Capabilities{Name: "iptables", Protocols: protocols()}
+}
+
+// checkNode refuses device names that would be something else in a rule.
+func checkNode(n service.Node) error {
+	for _, name := range []string{n.LocalPods.Interface, n.LocalPods.InterfacePrefix} {
+		if len(name) > 15 || strings.ContainsAny(name, " \t\n\"'!/") || strings.HasPrefix(name, "-") {
+			return fmt.Errorf("iptables: LocalPods %q: want the name of a device", name)
+		}
+	}
+	return nil
 }
 
 // Observe reads our chains and the rules that lead to them. The first one also finds out what the kernel lacks, with a chain that it makes and removes. A host without one of the

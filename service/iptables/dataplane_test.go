@@ -3,8 +3,13 @@ package iptables_test
 import (
 	"context"
 	"errors"
+	"flag"
+	"os"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/podnet/podnet/service"
 	"github.com/podnet/podnet/service/iptables"
@@ -82,4 +87,34 @@ func TestFaults(t *testing.T) {
 			t.Errorf("call %d failed: the kernel holds\n%s\nwant\n%s", n, have, want)
 		}
 	}
+}
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// TestGolden: the rules of few, to be read.
+func TestGolden(t *testing.T) {
+	k := &iptablestest.Kernel{}
+	if _, err := service.New(iptables.New(k, iptables.Options{}), service.Options{}).Apply(t.Context(), few()); err != nil {
+		t.Fatal(err)
+	}
+	const path = "testdata/few.golden"
+	have := k.Dump()
+	if *update {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(path, []byte(have), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), have); diff != "" {
+		t.Errorf("rules (-want +have):\n%s", diff)
+	}
+}
+
+func sorted(list []string) []string {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return list
 }

@@ -1,6 +1,7 @@
 package iptables_test
 
 import (
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
@@ -61,4 +62,54 @@ func TestKernelDataplane(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestKernelRepair: what a neighbour does to our rules on the running kernel.
+func TestKernelRepair(t *testing.T) {
+	variants(t, func(t *testing.T, v iptables.Variant) {
+		repair(t, &iptables.Tools{Netns: rtnltest.NewNetns(t).Path(), Variant: v})
+	})
+}
+
+func TestKernelForeign(t *testing.T) {
+	variants(t, func(t *testing.T, v iptables.Variant) {
+		foreign(t, &iptables.Tools{Netns: rtnltest.NewNetns(t).Path(), Variant: v})
+	})
+}
+
+// TestKernelErrors: what a user without iptables, or without a namespace, reads.
+func TestKernelErrors(t *testing.T) {
+	ns := rtnltest.NewNetns(t)
+	for _, k := range []struct {
+		tools *iptables.Tools
+		want  string
+	}{{&iptables.Tools{Netns: "/nonexistent"}, "/nonexistent"}, {&iptables.Tools{Variant: "other"}, "want legacy, nft or nothing"}} {
+		if _, err := iptables.New(k.tools, iptables.Options{}).Observe(t.Context()); err == nil || !strings.Contains(err.Error(), k.want) {
+			t.Errorf("%v, want %s in it", err, k.want)
+		}
+	}
+	t.Setenv("PATH", t.TempDir())
+	for _, v := range []iptables.Variant{iptables.Auto, iptables.Legacy, iptables.NFT} {
+		d := iptables.New(&iptables.Tools{Netns: ns.Path(), Variant: v}, iptables.Options{})
+		if _, err := d.Observe(t.Context()); !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "install the package iptables") {
+			t.Errorf("%q: %v", v, err)
+		}
+		if err := d.Cleanup(t.Context()); !errors.Is(err, exec.ErrNotFound) {
+			t.Errorf("%q: Cleanup: %v", v, err)
+		}
+	}
+}
+
+// TestKernelDetect: the kubelet's hint decides.
+func TestKernelDetect(t *testing.T) {
+	ns := rtnltest.NewNetns(t)
+	if v, why, err := iptables.Detect(t.Context(), ns.Path()); v != iptables.Auto || err != nil {
+		t.Errorf("without a hint: %q, %s, %v", v, why, err)
+	}
+	for _, v := range []iptables.Variant{iptables.Legacy, iptables.NFT} { // nft, when both are there: 1.24 makes it only where it is used
+		in(t, ns, "iptables-"+string(v)+" -t mangle -N KUBE-IPTABLES-HINT")
+		if have, why, err := iptables.Detect(t.Context(), ns.Path()); have != v || err != nil {
+			t.Errorf("hint in %s: %q, %s, %v", v, have, why, err)
+		}
+	}
 }

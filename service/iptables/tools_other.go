@@ -41,3 +41,6 @@ func (*Tools) Append(context.Context, service.Family, string, string, ...string)
 func (*Tools) Delete(context.Context, service.Family, string, string, ...string) error {
 	return errUnsupported
 }
+
+// Detect is unsupported here.
+func Detect(context.Context, string) (Variant, string, error) { return Auto, "", errUnsupported }

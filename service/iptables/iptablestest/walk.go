@@ -68,6 +68,17 @@ func (k *Kernel) Lookup(p servicetest.Packet) (servicetest.Verdict, error) {
 	}
 }
 
+// Steps returns with how many rules a packet is compared, when chance always says yes.
+func (k *Kernel) Steps(p servicetest.Packet) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := &walk{kernel: k, packet: p, dst: p.To, port: p.Port}
+	if _, err := w.run(); err != nil {
+		return 0, fmt.Errorf("iptables walk: %s: %w", p, err)
+	}
+	return w.steps, nil
+}
+
 // run takes the packet from hook to hook.
 func (w *walk) run() (servicetest.Verdict, error) {
 	family := service.FamilyOf(w.packet.To)
