@@ -69,19 +69,34 @@ func (d *Dataplane) observeAll(ctx context.Context) (service.Observed, error) {
 	return all, nil
 }
 
-// Cleanup removes the tables.
+// Cleanup removes the tables, in two transactions: first the chains that packets enter lose their rules, then everything goes. In one, a packet on its way through the rules would find
+// the elements of its Service gone and the rule that refuses still there (seen on Linux 6.18), although another proxy serves it already.
 func (d *Dataplane) Cleanup(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var there []nfnl.Table
 	d.tx.Reset()
 	for _, t := range d.tables {
 		seen, err := d.k.Describe(ctx, t.name)
 		if err != nil {
 			return d.explain(ctx, err)
 		}
-		if seen.Exists {
-			d.tx.DeleteTable(t.name)
+		if !seen.Exists {
+			continue
 		}
+		there = append(there, t.name)
+		for _, c := range seen.Chains {
+			if c.Type != "" {
+				d.tx.FlushChain(t.name, c.Name)
+			}
+		}
+	}
+	if err := d.k.Commit(ctx, &d.tx); err != nil {
+		return fmt.Errorf("service/nft: empty chains: %w", err)
+	}
+	d.tx.Reset()
+	for _, t := range there {
+		d.tx.DeleteTable(t)
 	}
 	if err := d.k.Commit(ctx, &d.tx); err != nil {
 		return fmt.Errorf("service/nft: remove tables: %w", err)
