@@ -26,7 +26,6 @@ func (l *lab) clusterSteps(ctx context.Context) []step {
 		return nil
 	}
 	return []step{
-		{"services of the API server", func() { l.clusterServices(ctx) }},
 		{"an agent's rights", func() { l.rights(ctx) }},
 		{"what agents publish", func() { l.published(ctx) }},
 		{"nodes come and go", func() { l.comeAndGo(ctx) }},

@@ -64,7 +64,7 @@ func (l *lab) startCluster(ctx context.Context) error {
 		return err
 	}
 	l.cluster = &cluster{plane: plane, admin: plane.Admin()}
-	l.report.progress("manifests: kubectl apply -k, an overlay of deploy/base with this lab's network")
+	l.report.progress("manifests: kubectl apply -k, an overlay of deploy/base and deploy/proxy/base with this lab's network")
 	if err := l.applyManifests(ctx); err != nil {
 		return err
 	}
@@ -77,8 +77,8 @@ func (l *lab) startCluster(ctx context.Context) error {
 	return nil
 }
 
-// applyManifests applies what is shipped. The DaemonSet is only looked at by the API server: nothing here schedules its pods, and the
-// lab starts the agents itself.
+// applyManifests applies what is shipped. The DaemonSets are only looked at by the API server: nothing here schedules their pods, and the
+// lab starts the agents and proxies itself.
 func (l *lab) applyManifests(ctx context.Context) error {
 	dir := l.path("manifests")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -88,9 +88,18 @@ func (l *lab) applyManifests(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	resources := []string{base}
+	configs := []object{{"name": "podnet-config", "namespace": agentNamespace, "behavior": "merge", "files": []string{"net-conf.json"}}}
+	if l.proxy != "none" {
+		if base, err = relative(dir, filepath.Join(l.deploy, "proxy", "base")); err != nil {
+			return err
+		}
+		resources = append(resources, base)
+		configs = append(configs, object{"name": "podnet-proxy", "namespace": proxyNamespace, "behavior": "merge", "literals": []string{
+			"KUBERNETES_SERVICE_HOST=" + l.control.addr(l.families()[0]).String(), fmt.Sprintf("KUBERNETES_SERVICE_PORT=%d", apiPort)}})
+	}
 	overlay, err := json.MarshalIndent(object{ // JSON is YAML
-		"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": []string{base},
-		"configMapGenerator": []object{{"name": "podnet-config", "namespace": agentNamespace, "behavior": "merge", "files": []string{"net-conf.json"}}},
+		"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources, "configMapGenerator": configs,
 	}, "", "  ")
 	if err != nil {
 		return err

@@ -129,8 +129,10 @@ func preflight(o options) error {
 		if _, err := controlplane.Find(); err != nil {
 			errs = append(errs, err)
 		}
-		if _, err := os.Stat(filepath.Join(o.deploy, "base", "kustomization.yaml")); err != nil {
-			errs = append(errs, fmt.Errorf("--deploy: needs podnet's manifests: %w", err))
+		for _, manifests := range []string{"base", "proxy/base"} {
+			if _, err := os.Stat(filepath.Join(o.deploy, manifests, "kustomization.yaml")); err != nil {
+				errs = append(errs, fmt.Errorf("--deploy: needs podnet's manifests: %w", err))
+			}
 		}
 	}
 	binaries := []string{"podnet-agent", "podnet-cni"}

@@ -17,12 +17,16 @@ func (l *lab) serviceSteps(ctx context.Context) []step {
 	if l.proxy == "none" {
 		return nil
 	}
-	return []step{
+	steps := []step{
 		{"services", func() { l.reachServices(ctx) }},
 		{"services with rules", func() { l.serviceRules(ctx) }},
 		{"outside -> load balancer -> NodePort -> ingress pod -> ClusterIP -> pod", func() { l.chain(ctx) }},
 		{"services under load", func() { l.serviceLoad(ctx) }},
 	}
+	if l.cluster != nil {
+		steps = append(steps, step{"services of the API server", func() { l.clusterServices(ctx) }})
+	}
+	return steps
 }
 
 // ask is a place and a Service's address to ask from there.

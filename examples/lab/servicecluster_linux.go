@@ -18,6 +18,7 @@ import (
 
 const (
 	servicesPath = "/api/v1/namespaces/" + serviceNamespace + "/services"
+	slicesPath   = "/apis/discovery.k8s.io/v1/namespaces/" + serviceNamespace + "/endpointslices"
 	podsPath     = "/api/v1/namespaces/" + serviceNamespace + "/pods"
 )
 
@@ -30,11 +31,6 @@ func (c *cluster) makeServices(ctx context.Context, services labServices, pods [
 	if err != nil {
 		return err
 	}
-	// FIXME until the manifests have it
-	_ = c.admin.Do(ctx, http.MethodPost, "/api/v1/namespaces/"+agentNamespace+"/serviceaccounts", object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": object{"name": proxyServiceAccount}}, nil)
-	_ = c.admin.Do(ctx, http.MethodPost, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", object{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": object{"name": proxyServiceAccount},
-		"roleRef":  object{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:node-proxier"},
-		"subjects": []object{{"kind": "ServiceAccount", "namespace": agentNamespace, "name": proxyServiceAccount}}}, nil)
 	for _, p := range pods {
 		if err := c.changePod(ctx, p, services); err != nil {
 			return err
@@ -56,13 +52,14 @@ func (c *cluster) makeServices(ctx context.Context, services labServices, pods [
 }
 
 // Where the manifests put the proxy.
-const proxyServiceAccount = "podnet-proxy"
+const (
+	proxyNamespace      = "kube-system"
+	proxyServiceAccount = "podnet-proxy"
+)
 
 // mountProxyToken writes what the proxy on a node knows of the cluster.
 func (c *cluster) mountProxyToken(ctx context.Context, n *node) error {
-	token, err := c.plane.Token(ctx, controlplane.TokenRequest{
-		Namespace: agentNamespace, ServiceAccount: proxyServiceAccount, Node: n.name, Seconds: 24 * 60 * 60, // nobody renews it
-	})
+	token, err := c.proxyToken(ctx, n.name)
 	if err != nil {
 		return err
 	}
@@ -70,6 +67,39 @@ func (c *cluster) mountProxyToken(ctx context.Context, n *node) error {
 		return err
 	}
 	return c.plane.WriteKubeconfig(n.path("proxy.kubeconfig"), controlplane.Kubeconfig{TokenFile: n.path("proxy.token")})
+}
+
+func (c *cluster) proxyToken(ctx context.Context, node string) (string, error) {
+	return c.plane.Token(ctx, controlplane.TokenRequest{
+		Namespace: proxyNamespace, ServiceAccount: proxyServiceAccount, Node: node, Seconds: 24 * 60 * 60, // nobody renews it
+	})
+}
+
+// proxyRights tries what a proxy's token must not do.
+func (l *lab) proxyRights(ctx context.Context) {
+	const name = "a proxy's token"
+	token, err := l.cluster.proxyToken(ctx, l.nodes[0].name)
+	if err != nil {
+		l.report.add(row{Name: name, Cells: []cell{result("made", err)}})
+		return
+	}
+	proxy := l.cluster.plane.Client(token)
+	cells := []cell{result("lists Services", proxy.Do(ctx, http.MethodGet, "/api/v1/services?limit=1", nil, nil))}
+	label := object{"metadata": object{"labels": object{"lab": "x"}}}
+	for _, try := range []struct {
+		label, method, path string
+		body                any
+	}{
+		{"Service written 403", http.MethodPatch, servicesPath + "/web?dryRun=All", label},
+		{"EndpointSlice written 403", http.MethodPatch, slicesPath + "/web?dryRun=All", label},
+		{"Node written 403", http.MethodPatch, nodePath(l.nodes[0].name) + "?dryRun=All", label},
+		{"pods 403", http.MethodGet, "/api/v1/pods", nil},
+		{"secrets 403", http.MethodGet, "/api/v1/namespaces/" + proxyNamespace + "/secrets", nil},
+		{"configmaps 403", http.MethodGet, "/api/v1/namespaces/" + proxyNamespace + "/configmaps", nil},
+	} {
+		cells = append(cells, result(try.label, wantForbidden(proxy.Do(ctx, try.method, try.path, try.body, nil))))
+	}
+	l.report.add(row{Name: name, Cells: cells})
 }
 
 // label selects the pods of a Service.
@@ -121,9 +151,7 @@ func (c *cluster) changePod(ctx context.Context, p *pod, services labServices) e
 
 // clusterServices are the checks of Services that need an API server.
 func (l *lab) clusterServices(ctx context.Context) {
-	if l.proxy == "none" {
-		return
-	}
+	l.proxyRights(ctx)
 	const name = "API server through the Service kubernetes"
 	var o struct {
 		Spec struct{ ClusterIPs []netip.Addr }
@@ -222,7 +250,7 @@ func (l *lab) servicesFollow(ctx context.Context) {
 	with.members = l.services.self.members
 	slice := with.slice(v6)
 	slice["metadata"].(object)["name"] = "by-hand"
-	err := l.cluster.admin.Do(ctx, http.MethodPost, "/apis/discovery.k8s.io/v1/namespaces/"+serviceNamespace+"/endpointslices", slice, nil)
+	err := l.cluster.admin.Do(ctx, http.MethodPost, slicesPath, slice, nil)
 	var took time.Duration
 	if err == nil {
 		took, err = poll(ctx, 40*time.Second, func() error {
