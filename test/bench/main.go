@@ -110,7 +110,7 @@ func goBenchmarks() error {
 	fmt.Println("\nGo benchmarks of the packages (ratios to the peer are reported as \"x-...\" metrics):")
 	// Not ./...: each of these packages measures itself beside the kernel's own tools.
 	tests := exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchtime", "1s", "-timeout", "30m",
-		"./ipam/...", "./rtnl/...", "./bridge", "./veth", "./vxlan", "./hostgw", "./masq/...")
+		"./ipam/...", "./rtnl/...", "./bridge", "./veth", "./vxlan", "./hostgw", "./masq/...", "./service", "./service/nft", "./service/conntrack")
 	tests.Dir, tests.Stdout, tests.Stderr = "../..", os.Stdout, os.Stderr
 	return tests.Run()
 }

@@ -29,6 +29,7 @@ type serviceSettings struct {
 	connections time.Duration // of each round of the data path; 0 leaves it out
 	contestants string
 	logs        string
+	profile     int
 	warm        bool
 	guestSizes  string
 	guestLimit  time.Duration
@@ -49,6 +50,7 @@ func (s *serviceSettings) flags(f *flag.FlagSet) {
 	f.StringVar(&s.guestSizes, "service-guest-sizes", "100x10,1000x10", "service-sizes in the guest, in mode ipvs")
 	f.DurationVar(&s.guestLimit, "service-guest-limit", 150*time.Second, "service-limit in the guest")
 	f.StringVar(&s.logs, "service-logs", "", "directory for the proxies' logs, and a profile of what they allocated")
+	f.IntVar(&s.profile, "service-profile", 0, "for how many seconds from the start processors are profiled, into the directory for logs; it costs time")
 }
 
 // measured is what was found of one proxy with one dataset.
@@ -77,6 +79,25 @@ func (p *proxyRun) keep(path string) {
 	if len(p.allocs) > 0 {
 		_ = os.WriteFile(path+".allocs", p.allocs, 0o644)
 	}
+	if p.profile != nil {
+		_ = os.WriteFile(path+".cpu", <-p.profile, 0o644)
+	}
+}
+
+// startProfile asks for a profile as soon as the proxy listens.
+func (p *proxyRun) startProfile(seconds int) {
+	p.profile = make(chan []byte, 1)
+	go func() {
+		var body []byte
+		var err error
+		for range 1000 {
+			if _, body, err = getAt(p.host, "127.0.0.1:10249", fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds)); err == nil {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		p.profile <- body
+	}()
 }
 
 // service measures podnet-proxy beside kube-proxy: the first sync, one change, the quiet, memory, and connections through a Service.
@@ -253,6 +274,9 @@ func (b *bench) interruptible(kill func()) (stop func()) {
 // active measures the first sync and changes.
 func (b *bench) active(p *proxyRun, m *measured, s serviceSettings) error {
 	m.started = true
+	if s.profile > 0 {
+		p.startProfile(s.profile)
+	}
 	at, err := p.first(s.limit)
 	if errors.Is(err, errNotFinished) {
 		fmt.Printf("service: %s: %v\n", p.name, err)

@@ -30,12 +30,13 @@ type proxyRun struct {
 	cmd   *exec.Cmd
 	log   bytes.Buffer
 	// allocs is a profile of what it allocated until its first sync was over.
-	allocs []byte
-	mode   string
-	config string       // its file
-	gen    *generations // nil in modes without nftables
-	begun  time.Time
-	ended  bool
+	allocs  []byte
+	profile chan []byte // of its processors, when asked for
+	mode    string
+	config  string       // its file
+	gen     *generations // nil in modes without nftables
+	begun   time.Time
+	ended   bool
 
 	watched sync.WaitGroup
 	unwatch chan struct{}
