@@ -315,20 +315,21 @@ func (d *Dataplane) Cleanup(ctx context.Context) error {
 	defer d.mu.Unlock()
 	d.observed = false
 	d.families, d.programs = map[service.Family]*family{}, map[service.Name]service.Program{}
-	var errs []error
+	var errs, absent []error
+	done := false
 	for _, f := range service.Families() {
-		if err := d.cleanup(ctx, f); err != nil {
+		err := d.cleanup(ctx, f)
+		switch {
+		case err == nil:
+			done = true
+		case missing(err):
+			absent = append(absent, fmt.Errorf("iptables: %s: %w", f, err))
+		default:
 			errs = append(errs, fmt.Errorf("iptables: %s: %w", f, err))
 		}
 	}
-	if len(errs) < len(service.Families()) {
-		var there []error
-		for _, err := range errs {
-			if !missing(err) {
-				there = append(there, err)
-			}
-		}
-		errs = there
+	if !done {
+		errs = append(errs, absent...)
 	}
 	return errors.Join(errs...)
 }

@@ -101,17 +101,18 @@ func (d *Dataplane) Observe(ctx context.Context) (service.Observed, error) {
 			errs = append(errs, fmt.Errorf("iptables: %s: %w", f, err))
 			continue
 		}
+		d.observed = true
 		seen.Frontends += s.frontends
 		seen.Backends += s.backends
 		seen.Foreign = seen.Foreign || foreign
 	}
 	if err := ctx.Err(); err != nil {
+		d.observed = false
 		return service.Observed{}, err
 	}
-	if len(errs) == len(service.Families()) {
+	if !d.observed {
 		return service.Observed{}, errors.Join(errs...)
 	}
-	d.observed = true
 	return seen, nil
 }
 
