@@ -1,0 +1,416 @@
+package ipvs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/podnet/podnet/internal/nfnl"
+	"github.com/podnet/podnet/rtnl"
+	"github.com/podnet/podnet/service"
+)
+
+const (
+	// together is how many virtual servers are made before their real servers are: few, so that no client meets one without.
+	together = 64
+	// few virtual servers are asked for their connections one by one, more by reading them all.
+	few = 32
+)
+
+// applying is one Apply at work. The Dataplane is locked.
+type applying struct {
+	*Dataplane
+	ctx    context.Context
+	failed map[service.Name]error
+	writes int
+
+	missing error // there is no such scheduler as that of all Services
+}
+
+func (a *applying) fail(n service.Name, err error) {
+	if n != (service.Name{}) {
+		a.failed[n] = errors.Join(a.failed[n], err)
+	}
+}
+
+func (a *applying) run(full bool) error {
+	if full {
+		n, err := a.sysctls(a.ctx)
+		a.writes += n
+		if err != nil {
+			return err
+		}
+	}
+	if err := a.reread(); err != nil {
+		return err
+	}
+	plans := a.plan()
+	if err := a.come(); err != nil {
+		return err
+	}
+	a.routesCome()
+	if err := a.serversCome(plans); err != nil {
+		return err
+	}
+	if err := a.leave(); err != nil {
+		return err
+	}
+	if err := a.serversLeave(plans, full); err != nil {
+		return err
+	}
+	a.routesLeave()
+	return a.leave()
+}
+
+// reread asks for the virtual servers of which a write failed.
+func (a *applying) reread() error {
+	for k := range a.s.unsure {
+		reals, err := a.k.IPVS.Reals(a.ctx, k)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			a.s.gone(k)
+		case err != nil:
+			return err
+		case a.s.haveServers[k] != nil:
+			a.s.haveServers[k].reals = reals
+			a.s.haveServers[k].Scheduler = "" // not known
+		}
+		delete(a.s.unsure, k)
+		a.s.dirty[k] = struct{}{}
+	}
+	return nil
+}
+
+// plan compares the virtual servers that may differ.
+func (a *applying) plan() []serverPlan {
+	var plans []serverPlan
+	for _, k := range slices.SortedFunc(maps.Keys(a.s.dirty), Key.compare) {
+		if _, foreign := a.s.foreign[k]; foreign {
+			w, wants := a.s.wantServers[k]
+			if wants && a.o.Adopt {
+				a.s.adopt(k)
+			} else if wants {
+				a.fail(w.name, conflict(k)) // it stays dirty
+				continue
+			}
+		}
+		delete(a.s.dirty, k)
+		if p := a.s.planServer(k); len(p.first)+len(p.come)+len(p.leave) > 0 {
+			plans = append(plans, p)
+		}
+	}
+	return plans
+}
+
+// come commits rules and elements that are wanted.
+func (a *applying) come() error {
+	type change struct {
+		e    element
+		data uint32
+	}
+	var tx nfnl.Transaction
+	var changes []change
+	add := func(e element, data uint32) {
+		tx.AddElement(a.tables[familyIndex(e.family)].name, e.set.name(), nfElement(e, data))
+		changes = append(changes, change{e, data})
+	}
+	var done []func()
+	for _, t := range a.tables {
+		if t.make {
+			a.rerecord(t, add)
+		}
+		n, f := t.change(&tx, ruleset{a.s.node, a.s.ranges, a.s.lengthsOf(t.service)})
+		a.writes += n
+		done = append(done, f)
+	}
+	a.s.elements.differences(func(e element, data uint32, replaces bool) {
+		if k, ok := recorded(e); ok {
+			if _, foreign := a.s.foreign[k]; foreign {
+				return
+			}
+		}
+		if replaces {
+			tx.DeleteElement(a.tables[familyIndex(e.family)].name, e.set.name(), nfElement(e, 0))
+		}
+		add(e, data)
+	}, func(element, uint32) bool { return true })
+	if err := a.k.Tables.Commit(a.ctx, &tx); err != nil {
+		return fmt.Errorf("ipvs: %w", err)
+	}
+	for _, f := range done {
+		f()
+	}
+	for _, c := range changes {
+		a.s.elements.came(c.e, c.data)
+	}
+	a.writes += len(changes)
+	return nil
+}
+
+// rerecord puts the records of virtual servers that drain into a table that is made anew.
+func (a *applying) rerecord(t *table, add func(element, uint32)) {
+	for k, h := range a.s.haveServers {
+		if _, wants := a.s.wantServers[k]; !wants && k.Family == t.service {
+			add(record(k), uint32(h.protocol)<<protocolShift)
+		}
+	}
+}
+
+// leave commits the end of elements that are not wanted and need not stay.
+func (a *applying) leave() error {
+	var tx nfnl.Transaction
+	var gone []element
+	a.s.elements.differences(func(element, uint32, bool) {}, func(e element, _ uint32) bool {
+		if a.s.mustStay(e) {
+			return true
+		}
+		tx.DeleteElement(a.tables[familyIndex(e.family)].name, e.set.name(), nfElement(e, 0))
+		gone = append(gone, e)
+		return true
+	})
+	if err := a.k.Tables.Commit(a.ctx, &tx); err != nil {
+		return fmt.Errorf("ipvs: %w", err)
+	}
+	for _, e := range gone {
+		a.s.elements.left(e)
+	}
+	a.writes += len(gone)
+	return nil
+}
+
+func (a *applying) routesCome() {
+	var plan rtnl.Plan
+	a.s.routes.differences(func(_ netip.Prefix, r rtnl.Route, replaces bool) {
+		verb := rtnl.Add
+		if replaces {
+			verb = rtnl.Replace
+		}
+		plan = append(plan, rtnl.Change{Verb: verb, Object: r})
+	}, func(netip.Prefix, rtnl.Route) bool { return true })
+	a.routes(plan, func(r rtnl.Route, err error) {
+		switch {
+		case err == nil:
+			a.writes++
+			a.s.routes.came(r.Dst, r)
+		case errors.Is(err, fs.ErrExist): // it is local without us
+			a.s.routes.came(r.Dst, r)
+		default:
+			a.routeFailed(r.Dst, err)
+		}
+	})
+}
+
+func (a *applying) routesLeave() {
+	var plan rtnl.Plan
+	a.s.routes.differences(func(netip.Prefix, rtnl.Route, bool) {}, func(p netip.Prefix, r rtnl.Route) bool {
+		if p.IsSingleIP() && a.s.mustBeLocal(p.Addr()) {
+			return true
+		}
+		plan = append(plan, rtnl.Change{Verb: rtnl.Delete, Object: r})
+		return true
+	})
+	a.routes(plan, func(r rtnl.Route, err error) {
+		switch {
+		case err == nil:
+			a.writes++
+			a.s.routes.left(r.Dst)
+		case errors.Is(err, fs.ErrNotExist):
+			a.s.routes.left(r.Dst)
+		default: // it stays dirty
+			a.o.Logger.Warn("route of a Service not removed; tried again", "route", r, "err", err)
+		}
+	})
+}
+
+func (a *applying) routes(plan rtnl.Plan, result func(rtnl.Route, error)) {
+	if len(plan) == 0 {
+		return
+	}
+	errs := a.k.Net.Write(a.ctx, plan)
+	for i, c := range plan {
+		var err error
+		if errs != nil {
+			err = errs[i]
+		}
+		result(c.Object.(rtnl.Route), err)
+	}
+}
+
+// routeFailed fails the Services whose addresses are not local for want of a route.
+func (a *applying) routeFailed(p netip.Prefix, err error) {
+	for k, w := range a.s.wantServers {
+		if k.Mark == 0 && p.Contains(k.Addr.Addr()) {
+			a.fail(w.name, fmt.Errorf("make %s local: %w", p, err))
+			a.s.dirty[k] = struct{}{}
+		}
+	}
+}
+
+// write makes changes of virtual servers and notes what was done. broken is called for each that failed.
+func (a *applying) write(changes []Change, broken func(int, error)) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	errs := a.k.IPVS.Write(a.ctx, changes)
+	for i, c := range changes {
+		if errs == nil || errs[i] == nil {
+			a.s.done(c)
+			a.writes++
+			continue
+		}
+		if _, refused := errors.AsType[*Error](errs[i]); !refused {
+			return errs[i] // the kernel was not even asked
+		}
+		a.s.unsure[c.Key] = struct{}{}
+		a.s.dirty[c.Key] = struct{}{}
+		broken(i, errs[i])
+	}
+	return nil
+}
+
+// serversCome makes virtual servers, and gives real servers their connections.
+func (a *applying) serversCome(plans []serverPlan) error {
+	for len(plans) > 0 {
+		part := plans[:min(together, len(plans))]
+		plans = plans[len(part):]
+		var changes []Change
+		var of []int
+		for i, p := range part {
+			for _, c := range p.first {
+				changes, of = append(changes, c), append(of, i)
+			}
+		}
+		without := map[int]bool{}
+		err := a.write(changes, func(i int, err error) {
+			without[of[i]] = true
+			a.serverFailed(part[of[i]], err)
+		})
+		if err = cmp.Or(err, a.missing); err != nil {
+			return err
+		}
+		changes, of = changes[:0], of[:0]
+		for i, p := range part {
+			for _, c := range p.come {
+				if !without[i] {
+					changes, of = append(changes, c), append(of, i)
+				}
+			}
+		}
+		if err := a.write(changes, func(i int, err error) { a.fail(part[of[i]].name, err) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serverFailed is about a virtual server that could not be made or changed. One that somebody else made meanwhile is his: it must not get our real servers, nor our record.
+func (a *applying) serverFailed(p serverPlan, err error) {
+	if errors.Is(err, fs.ErrExist) {
+		a.s.foreign[p.key] = Server{Key: p.key}
+		delete(a.s.unsure, p.key)
+		var tx nfnl.Transaction
+		e := record(p.key)
+		tx.DeleteElement(a.tables[familyIndex(e.family)].name, e.set.name(), nfElement(e, 0))
+		if err := a.k.Tables.Commit(a.ctx, &tx); err == nil {
+			delete(a.s.elements.have, e)
+			a.s.elements.dirty[e] = struct{}{}
+		}
+		err = conflict(p.key)
+	}
+	a.fail(p.name, err)
+	if e, ok := errors.AsType[*Error](err); ok && a.missing == nil {
+		if module, _ := e.missingScheduler(); module != "" && strings.HasPrefix(a.o.Scheduler, e.Change.Settings.Scheduler) {
+			a.missing = err
+		}
+	}
+}
+
+// serversLeave takes connections from real servers, and removes those that have none.
+func (a *applying) serversLeave(plans []serverPlan, full bool) error {
+	var changes []Change
+	var of []serverPlan
+	drain := map[Key]struct{}{}
+	for _, p := range plans {
+		for _, c := range p.leave {
+			changes, of = append(changes, c), append(of, p)
+			if c.Verb == SetReal {
+				drain[p.key] = struct{}{}
+			}
+		}
+	}
+	err := a.write(changes, func(i int, err error) {
+		if !errors.Is(err, fs.ErrNotExist) { // it is gone already; read again it will be found
+			a.fail(of[i].name, err)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if full {
+		for k := range a.s.draining {
+			drain[k] = struct{}{}
+		}
+	}
+	return a.drained(slices.SortedFunc(maps.Keys(drain), Key.compare))
+}
+
+// drained removes real servers that are not wanted and have no connections any more.
+func (a *applying) drained(keys []Key) error {
+	now, err := a.connections(keys)
+	if err != nil {
+		return err
+	}
+	var changes []Change
+	for _, k := range keys {
+		reals, known := now[k]
+		if !known || a.s.haveServers[k] == nil {
+			continue
+		}
+		part, left := a.s.planDrained(k, reals, a.overdue(k, time.Now()))
+		if !left {
+			delete(a.s.draining, k)
+		}
+		changes = append(changes, part...)
+	}
+	return a.write(changes, func(int, error) {})
+}
+
+// connections returns the real servers of virtual servers as they are now.
+func (a *applying) connections(keys []Key) (map[Key][]Real, error) {
+	now := make(map[Key][]Real, len(keys))
+	if len(keys) <= few {
+		for _, k := range keys {
+			reals, err := a.k.IPVS.Reals(a.ctx, k)
+			if errors.Is(err, fs.ErrNotExist) {
+				a.s.unsure[k] = struct{}{}
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			now[k] = reals
+		}
+		return now, nil
+	}
+	for _, k := range keys {
+		now[k] = nil
+	}
+	err := a.k.IPVS.Walk(a.ctx, func(Key) {}, func(k Key, r Real) {
+		if reals, ok := now[k]; ok {
+			now[k] = append(reals, r)
+		}
+	})
+	for k, reals := range now { // what the walk left out is no server without real servers
+		if h := a.s.haveServers[k]; h != nil && len(reals) != len(h.reals) {
+			delete(now, k)
+		}
+	}
+	return now, err
+}
