@@ -282,3 +282,42 @@ func TestAssign(t *testing.T) {
 		}
 	}
 }
+
+// TestChainOfOldPods: a chain that nobody used while the way to tell pods changed is written anew before it is used again.
+func TestChainOfOldPods(t *testing.T) {
+	s := newSubject()
+	s.least = leastSize
+	pods := func(cidr string) service.Node {
+		return service.Node{LocalPods: service.LocalPods{CIDRs: []netip.Prefix{netip.MustParsePrefix(cidr)}}}
+	}
+	p := program(1, 1)
+	p.Ports[0].Frontends[0].Host.Masquerade, p.Ports[0].Frontends[0].Remote.Masquerade = true, true
+	for i, step := range []struct {
+		node service.Node
+		set  []service.Program
+	}{{pods("203.0.113.0/24"), []service.Program{p}}, {pods("203.0.113.0/24"), nil}, {pods("10.244.0.0/24"), nil}, {pods("10.244.0.0/24"), []service.Program{p}}} {
+		apply(t, s.Dataplane, service.Delta{Node: step.node, Full: true, Set: step.set})
+		if want := []string{"10.244.0.1:80", "pass", "pass", "10.244.0.1:80(masquerade)"}[i]; answers(t, s.kernel, 1) != want {
+			t.Errorf("step %d: got %s, want %s", i, answers(t, s.kernel, 1), want)
+		}
+	}
+}
+
+// TestRangesForNobody: a program may have source ranges while another Service has the frontend they are for.
+func TestRangesForNobody(t *testing.T) {
+	s := newSubject()
+	p := program(1, 1)
+	p.Ports[0].SourceRanges = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	apply(t, s.Dataplane, full(p))
+	q := program(1, 1)
+	q.Ports[0].SourceRanges, q.Ports[0].Frontends[0].Restricted = p.Ports[0].SourceRanges, true
+	for _, one := range []struct {
+		p    service.Program
+		want string
+	}{{q, "DROP"}, {p, "10.244.0.1:80"}, {q, "DROP"}} {
+		apply(t, s.Dataplane, some(one.p))
+		if got := answers(t, s.kernel, 1); got != one.want {
+			t.Errorf("got %s, want %s", got, one.want)
+		}
+	}
+}

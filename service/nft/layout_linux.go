@@ -21,7 +21,8 @@ type classState struct {
 	idle   int // the Apply since which nobody uses it
 
 	element bool     // of the map of classes, in the kernel
-	chains  []string // in the kernel, as they must be
+	chains  []string // in the kernel
+	stale   bool     // they tell pods as they were told before
 }
 
 // layer is what lay works with.
@@ -131,14 +132,18 @@ func (t *table) layBase(l *layer, f *family, out *outcome) {
 	out.base = &now
 }
 
+func samePods(a, b service.LocalPods) bool {
+	return (service.Node{LocalPods: a}).Equal(service.Node{LocalPods: b})
+}
+
 // layClasses writes the chains of classes that are used and not there, and of all if pods are told in another way than before, or sets have other names.
 func (t *table) layClasses(l *layer, f *family, out *outcome) {
 	d := l.run.d
-	again := !(service.Node{LocalPods: d.node.LocalPods}).Equal(service.Node{LocalPods: t.pods}) || f.sizes != t.family.sizes
+	again := !samePods(d.node.LocalPods, t.pods) || f.sizes != t.family.sizes
 	out.pods = d.node.LocalPods
 	var key value
 	for _, c := range t.classes {
-		if c.refs == 0 && (c.chains == nil || f.sizes == t.family.sizes) || c.element && c.chains != nil && !again {
+		if c.refs == 0 && (c.chains == nil || f.sizes == t.family.sizes) || c.element && c.chains != nil && !c.stale && !again {
 			continue
 		}
 		l.s.tx.Tag = tagLayout
@@ -200,9 +205,13 @@ func (t *table) tidyUp(l *layer, out *outcome) {
 
 // accept makes an outcome true.
 func (t *table) accept(o outcome) {
+	again := !samePods(t.pods, o.pods)
 	t.exists, t.broken, t.family.sizes, t.elements, t.base, t.pods = o.exists, o.broken, o.sizes, o.elements, o.base, o.pods
+	for _, c := range t.classes {
+		c.stale = c.stale || again
+	}
 	for _, c := range o.written {
-		c.element, c.chains = true, o.chains[c]
+		c.element, c.chains, c.stale = true, o.chains[c], false
 	}
 	for _, c := range o.gone {
 		if c.element {

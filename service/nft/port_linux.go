@@ -112,8 +112,3 @@ func checkPort(p *service.PortProgram) error {
 func fits(a netip.Addr, f service.Family) bool {
 	return a.IsValid() && a.Zone() == "" && !a.Is4In6() && service.FamilyOf(a) == f
 }
-
-// restricted reports whether a port has frontends with source ranges.
-func restricted(p *service.PortProgram) bool {
-	return slices.ContainsFunc(p.Frontends, func(x service.Frontend) bool { return x.Restricted })
-}

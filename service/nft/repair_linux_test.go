@@ -86,9 +86,8 @@ func TestKernelRepair(t *testing.T) {
 			t.Errorf("%s: %v", harm, err)
 		}
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
+	if cancel(); <-done != nil {
+		t.Error("Run failed")
 	}
 }
 

@@ -150,18 +150,23 @@ func (p *port) find(x *service.Frontend) int {
 
 // shiftSources does the source ranges, and which frontends they are for.
 func (t *table) shiftSources(old, now *port, s *sink) {
-	if !restricted(old.prog) && !restricted(now.prog) {
-		return
-	}
 	var key value
 	shiftSet(guarded(old.prog), guarded(now.prog), func(x service.Frontend, by int) {
 		t.restricted += by
 		s.put(by > 0, setRestricted, key.reset().frontend(&t.family, now.prog.Protocol, &x).bytes())
 	})
-	shiftSet(old.prog.SourceRanges, now.prog.SourceRanges, func(p netip.Prefix, by int) {
+	shiftSet(ranges(old.prog), ranges(now.prog), func(p netip.Prefix, by int) {
 		t.prefixes[p.Bits()] += by
 		s.put(by > 0, setSources, key.reset().word(now.id).word(uint32(p.Bits())).addr(p.Masked().Addr()).bytes())
 	})
+}
+
+// ranges returns the source ranges, if they are for anybody: a frontend may belong to another Service.
+func ranges(p *service.PortProgram) []netip.Prefix {
+	if !slices.ContainsFunc(p.Frontends, func(x service.Frontend) bool { return x.Restricted }) {
+		return nil
+	}
+	return p.SourceRanges
 }
 
 // guarded returns the frontends with source ranges, reduced to their address and port.

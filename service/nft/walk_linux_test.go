@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"flag"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -74,12 +75,18 @@ func TestFlows(t *testing.T) {
 	}
 }
 
+// states is how many random states TestRandom tries; -short tries a hundredth.
+var (
+	states = flag.Int("states", 100_000, "random states")
+	seed   = flag.Uint64("seed", 0, "the only seed of TestRandom")
+)
+
 func TestRandom(t *testing.T) {
-	states := 4000
+	n := *states
 	if testing.Short() {
-		states = 400
+		n /= 100
 	}
-	servicetest.RunRandom(t, servicetest.RandomOptions{States: states}, func(testing.TB) servicetest.Subject { return newSubject() })
+	servicetest.RunRandom(t, servicetest.RandomOptions{States: n, Seed: *seed}, func(testing.TB) servicetest.Subject { return newSubject() })
 }
 
 // TestContract: what every dataplane must keep, on the fake kernel.
