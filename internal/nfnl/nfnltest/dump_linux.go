@@ -134,7 +134,7 @@ func describe(x expr.Any) string {
 		base := map[expr.PayloadBase]string{expr.PayloadBaseNetworkHeader: "network", expr.PayloadBaseTransportHeader: "transport"}[x.Base]
 		return fmt.Sprintf("%s = %s header %d, %d bytes", at(x.DestRegister), base, x.Offset, x.Len)
 	case *expr.Meta:
-		name := map[expr.MetaKey]string{expr.MetaKeyMARK: "mark", expr.MetaKeyL4PROTO: "l4proto", expr.MetaKeyIIFNAME: "iifname"}[x.Key]
+		name := map[expr.MetaKey]string{expr.MetaKeyMARK: "mark", expr.MetaKeyL4PROTO: "l4proto", expr.MetaKeyIIFNAME: "iifname", expr.MetaKeyIIF: "iif"}[x.Key]
 		if x.SourceRegister {
 			return fmt.Sprintf("meta %s = %s", name, at(x.Register))
 		}

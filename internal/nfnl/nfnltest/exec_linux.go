@@ -26,6 +26,11 @@ func (w *walker) meta(x *expr.Meta) (next, expr.Verdict, error) {
 		return w.store(x.Register, native(w.result.Mark))
 	case expr.MetaKeyL4PROTO:
 		return w.store(x.Register, []byte{w.p.Protocol})
+	case expr.MetaKeyIIF:
+		if w.p.In == "" { // from no device: a process of the namespace
+			return w.store(x.Register, native(0))
+		}
+		return w.store(x.Register, native(1)) // some device
 	case expr.MetaKeyIIFNAME:
 		if w.p.In == "" {
 			return breaks, expr.Verdict{}, nil

@@ -288,7 +288,7 @@ func first(errnos ...syscall.Errno) syscall.Errno {
 
 func metaSize(k expr.MetaKey) int {
 	switch k {
-	case expr.MetaKeyMARK:
+	case expr.MetaKeyMARK, expr.MetaKeyIIF:
 		return 4
 	case expr.MetaKeyL4PROTO:
 		return 1
