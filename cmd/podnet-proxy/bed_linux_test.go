@@ -242,7 +242,7 @@ func (b *bed) remove(name string) {
 // ask asks a server from a namespace and returns who answered, and what client it saw.
 func ask(from *rtnltest.Netns, network, to string) (server, client string, err error) {
 	err = from.Do(func() error {
-		c, err := net.DialTimeout(network, to, time.Second)
+		c, err := net.DialTimeout(network, to, 3*time.Second)
 		if err != nil {
 			return err
 		}
@@ -255,7 +255,7 @@ func ask(from *rtnltest.Netns, network, to string) (server, client string, err e
 
 // question asks over a connection.
 func question(c net.Conn) (server, client string, err error) {
-	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
 		return "", "", err
 	}
 	if _, err := io.WriteString(c, "x\n"); err != nil {

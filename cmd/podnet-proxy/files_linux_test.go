@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -136,13 +139,14 @@ func wantEndpointsFollowed(t *testing.T, b *bed) {
 	b.servers(b.client, "tcp", "10.96.0.10:80", pod(false, 2), pod(false, 3))
 }
 
-// load connects over and over until the returned function is called, which fails the test if one connection failed.
+// load connects over and over until the returned function is called, which fails the test if one connection failed, or one SYN had to be sent twice.
 func (b *bed) load(to string) (stop func()) {
 	t := b.t
 	var quit atomic.Bool
 	var n, failed atomic.Int64
 	var first atomic.Value
 	var all sync.WaitGroup
+	lost := b.synRetransmits()
 	all.Go(func() {
 		for !quit.Load() {
 			n.Add(1)
@@ -156,11 +160,34 @@ func (b *bed) load(to string) (stop func()) {
 		t.Helper()
 		quit.Store(true)
 		all.Wait()
-		if failed.Load() > 0 || n.Load() == 0 {
-			t.Errorf("%d of %d connections failed, the first with %v", failed.Load(), n.Load(), first.Load())
+		lost = b.synRetransmits() - lost
+		if failed.Load() > 0 || n.Load() == 0 || lost > 0 {
+			t.Errorf("%d of %d connections failed, the first with %v; %d lost a SYN", failed.Load(), n.Load(), first.Load(), lost)
 		}
 		t.Logf("%d connections", n.Load())
 	}
+}
+
+// synRetransmits returns how many SYNs the client has sent again.
+func (b *bed) synRetransmits() (n int) {
+	b.t.Helper()
+	if err := b.client.Do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/netstat")
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(string(text), "\n")
+		for i := 0; i+1 < len(lines); i += 2 {
+			names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+			if at := slices.Index(names, "TCPSynRetrans"); at >= 0 && at < len(values) {
+				n, err = strconv.Atoi(values[at])
+			}
+		}
+		return err
+	}); err != nil {
+		b.t.Fatal(err)
+	}
+	return n
 }
 
 // wantStaleFlowsDeleted: a client that keeps its UDP socket gets another server when its own is gone.

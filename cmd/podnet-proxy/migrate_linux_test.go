@@ -7,10 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/podnet/podnet/test/controlplane/controlplanetest"
 )
@@ -81,20 +81,20 @@ func TestReplaceKubeProxy(t *testing.T) {
 			b.servers(b.client, "tcp", "10.96.0.10:80", pod(false, 2), pod(false, 3))
 			b.servers(b.client, "tcp", "192.168.1.1:30080", pod(false, 2), pod(false, 3))
 
+			load()
+
 			// And back: first kube-proxy stands, then ours is removed.
+			load = b.load("10.96.0.10:80")
 			b.kill(syscall.SIGTERM)
 			b.startKubeProxy(binary, mode)
-			b.await(func() error {
-				want := "table ip kube-proxy"
-				if mode == "iptables" {
-					want = "KUBE-SVC-"
+			b.await(func() error { // its health is well before its first sync is over
+				_, _, body, err := b.get("http://127.0.0.1:10249/metrics")
+				stands := regexp.MustCompile(`(?m)^kubeproxy_sync_proxy_rules_last_timestamp_seconds\{ip_family="IPv[46]"\} [1-9]`)
+				if err == nil && len(stands.FindAllString(body, -1)) != 2 {
+					err = errors.New("kube-proxy does not stand yet")
 				}
-				if !strings.Contains(b.run("nft", "list", "ruleset"), want) {
-					return errors.New("kube-proxy does not stand yet")
-				}
-				return nil
+				return err
 			})
-			time.Sleep(100 * time.Millisecond) // kube-proxy says nothing when it has written
 			if code, out := b.once("--cleanup"); code != exitOK {
 				t.Errorf("cleanup: status %d: %s", code, out)
 			}
