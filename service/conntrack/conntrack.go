@@ -46,7 +46,12 @@ type Plan struct {
 
 	// Examples are the first stale flows, at most ten.
 	Examples []Flow
+
+	stale map[Family]int
 }
+
+// StaleOf returns how many of Stale are of a family.
+func (p Plan) StaleOf(f Family) int { return p.stale[f] }
 
 const examples = 10
 
@@ -71,7 +76,8 @@ func (r *Reconciler) Plan(ctx context.Context, want Config) (Plan, error) {
 		return r.kernel.Flows(ctx, m.filter, func(f *Flow) error {
 			p.Seen++
 			if m.stale(f) {
-				p.add(*f)
+				p.count(m.filter.Family, 1)
+				p.show(f)
 			}
 			return nil
 		})
@@ -87,7 +93,7 @@ func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 				return nil
 			}
 			n, err := r.kernel.Delete(ctx, batch)
-			p.Stale += n
+			p.count(m.filter.Family, n)
 			batch = batch[:0]
 			return err
 		}
@@ -97,9 +103,7 @@ func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 			if !m.stale(f) {
 				return nil
 			}
-			if len(p.Examples) < examples {
-				p.Examples = append(p.Examples, *f)
-			}
+			p.show(f)
 			if batch = append(batch, *f); len(batch) < r.batch {
 				return nil
 			}
@@ -109,10 +113,20 @@ func (r *Reconciler) Apply(ctx context.Context, want Config) (Plan, error) {
 	})
 }
 
-func (p *Plan) add(f Flow) {
-	p.Stale++
+func (p *Plan) count(f Family, n int) {
+	if n == 0 {
+		return
+	}
+	if p.stale == nil {
+		p.stale = map[Family]int{}
+	}
+	p.stale[f] += n
+	p.Stale += n
+}
+
+func (p *Plan) show(f *Flow) {
 	if len(p.Examples) < examples {
-		p.Examples = append(p.Examples, f)
+		p.Examples = append(p.Examples, *f)
 	}
 }
 

@@ -150,6 +150,9 @@ func TestStale(t *testing.T) {
 			if err != nil || done.Stale != len(tt.deleted) {
 				t.Errorf("Apply: %v, deleted %d, want %d", err, done.Stale, len(tt.deleted))
 			}
+			if n := done.StaleOf(conntrack.IPv4) + done.StaleOf(conntrack.IPv6); n != done.Stale || (tt.name == "IPv6, and the same port in IPv4") != (done.StaleOf(conntrack.IPv6) > 0) {
+				t.Errorf("%d by family, %d in all", n, done.Stale)
+			}
 			if p.String() != done.String() {
 				t.Errorf("Plan said %q, Apply did %q", p, done)
 			}
