@@ -23,10 +23,13 @@ func TestAPIServer(t *testing.T) {
 	}
 	plane := controlplanetest.Start(t, config)
 	ctx, admin := t.Context(), plane.Admin()
-	if out, err := plane.Kubectl(ctx, nil, "apply", "-k", "base"); err != nil || strings.Contains(string(out), "Warning") {
-		t.Fatalf("%v\n%s", err, out)
+	for _, dir := range []string{"base", "proxy/base"} {
+		if out, err := plane.Kubectl(ctx, nil, "apply", "-k", dir); err != nil || strings.Contains(string(out), "Warning") {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
-	for _, dir := range []string{"base", "overlays/dual-stack", "overlays/from-flannel", "overlays/host-gw", "overlays/metrics", "overlays/selinux", "overlays/without-kube-proxy", "uninstall"} {
+	for _, dir := range []string{"base", "overlays/dual-stack", "overlays/from-flannel", "overlays/host-gw", "overlays/metrics", "overlays/selinux", "overlays/without-kube-proxy", "uninstall",
+		"proxy/base", "proxy/overlays/from-kube-proxy", "proxy/overlays/init-only", "proxy/overlays/iptables", "proxy/overlays/ipvs", "proxy/cleanup"} {
 		if out, err := plane.Kubectl(ctx, nil, "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-k", dir); err != nil {
 			t.Errorf("%s: %v\n%s", dir, err, out)
 		}
@@ -40,15 +43,18 @@ func TestAPIServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	token := func(node string) *controlplane.Client {
+	token := func(namespace, account, node string) *controlplane.Client {
 		t.Helper()
-		token, err := plane.Token(ctx, controlplane.TokenRequest{Namespace: "podnet-system", ServiceAccount: "podnet-agent", Node: node})
+		token, err := plane.Token(ctx, controlplane.TokenRequest{Namespace: namespace, ServiceAccount: account, Node: node})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return plane.Client(token)
 	}
-	agent, unbound := token("node-a"), token("")
+	agent, unbound := token("podnet-system", "podnet-agent", "node-a"), token("podnet-system", "podnet-agent", "")
+	t.Run("proxy", func(t *testing.T) {
+		try(t, token("kube-system", "podnet-proxy", "node-a"), proxyAllowed, proxyForbidden)
+	})
 
 	// A new policy is in force after a moment.
 	deadline := time.Now().Add(20 * time.Second)
@@ -63,24 +69,14 @@ func TestAPIServer(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 	}
 
-	for _, c := range allowed {
-		if err := agent.Do(ctx, c.method, c.path, c.body, nil); err != nil {
-			t.Errorf("%s: %v", c.name, err)
-		}
-	}
+	try(t, agent, allowed, forbidden)
 	if err := admin.Do(ctx, http.MethodPatch, nodePath("node-b")+"/status?dryRun=All", object{"metadata": object{"labels": object{"x": "y"}}}, nil); err != nil {
 		t.Errorf("the policy is in the way of others: %v", err)
-	}
-	for _, c := range forbidden {
-		if err := agent.Do(ctx, c.method, c.path, c.body, nil); !refusedWith(err, http.StatusForbidden, c.says) {
-			t.Errorf("%s: %v, want a refusal with 403 and %q", c.name, err, c.says)
-		}
 	}
 	err := unbound.Do(ctx, http.MethodPatch, nodePath("node-a")+"/status", annotation("flannel.alpha.coreos.com/x", "y"), nil)
 	if !refusedWith(err, http.StatusForbidden, "a token for node (none)") {
 		t.Errorf("a token that is not bound to a node: %v", err)
 	}
-	t.Logf("%d requests allowed, %d refused", len(allowed), len(forbidden)+1)
 
 	var policy struct {
 		Status struct {
@@ -95,6 +91,22 @@ func TestAPIServer(t *testing.T) {
 	for _, w := range policy.Status.TypeChecking.ExpressionWarnings {
 		t.Errorf("%s: %s", w.FieldRef, w.Warning)
 	}
+}
+
+// try makes requests that have to be allowed and such that have to be refused.
+func try(t *testing.T, as *controlplane.Client, allowed, forbidden []request) {
+	t.Helper()
+	for _, c := range allowed {
+		if err := as.Do(t.Context(), c.method, c.path, c.body, nil); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	for _, c := range forbidden {
+		if err := as.Do(t.Context(), c.method, c.path, c.body, nil); !refusedWith(err, http.StatusForbidden, c.says) {
+			t.Errorf("%s: %v, want a refusal with 403 and %q", c.name, err, c.says)
+		}
+	}
+	t.Logf("%d requests allowed, %d refused", len(allowed), len(forbidden))
 }
 
 func nodePath(name string) string { return "/api/v1/nodes/" + name }

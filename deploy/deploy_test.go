@@ -3,6 +3,7 @@ package deploy
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -110,8 +111,11 @@ func TestPods(t *testing.T) {
 	daemonSets := map[string]appsv1.DaemonSet{
 		"base":      read[appsv1.DaemonSet](t, objects(t, "base"), "DaemonSet podnet-system/podnet-agent"),
 		"uninstall": read[appsv1.DaemonSet](t, objects(t, "uninstall"), "DaemonSet kube-system/podnet-uninstall"),
+		"proxy":     read[appsv1.DaemonSet](t, objects(t, "proxy/base"), "DaemonSet kube-system/podnet-proxy"),
+		"cleanup":   read[appsv1.DaemonSet](t, objects(t, "proxy/cleanup"), "DaemonSet kube-system/podnet-proxy-cleanup"),
 	}
-	caps := map[string][]corev1.Capability{"install": nil, "agent": {"NET_ADMIN"}, "cleanup": {"NET_ADMIN"}, "uninstall": nil}
+	caps := map[string][]corev1.Capability{"base install": nil, "base agent": {"NET_ADMIN"}, "uninstall cleanup": {"NET_ADMIN"}, "uninstall uninstall": nil,
+		"proxy proxy": {"NET_ADMIN"}, "cleanup cleanup": {"NET_ADMIN", "NET_RAW"}, "cleanup done": nil}
 	for name, ds := range daemonSets {
 		pod := ds.Spec.Template.Spec
 		if !pod.HostNetwork || pod.HostPID || pod.HostIPC || pod.PriorityClassName != "system-node-critical" || pod.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
@@ -125,7 +129,7 @@ func TestPods(t *testing.T) {
 			if s == nil || *s.AllowPrivilegeEscalation || *s.Privileged || !*s.ReadOnlyRootFilesystem {
 				t.Errorf("%s: %s: %+v", name, c.Name, s)
 			}
-			if diff := cmp.Diff(&corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: caps[c.Name]}, s.Capabilities); diff != "" {
+			if diff := cmp.Diff(&corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: caps[name+" "+c.Name]}, s.Capabilities); diff != "" {
 				t.Errorf("%s: %s: capabilities (-want +got):\n%s", name, c.Name, diff)
 			}
 			if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() || !c.Resources.Limits.Cpu().IsZero() {
@@ -133,7 +137,7 @@ func TestPods(t *testing.T) {
 			}
 		}
 		for _, v := range pod.Volumes {
-			if v.HostPath != nil && !slices.Contains([]string{"/opt/cni/bin", "/etc/cni/net.d", "/run/podnet", "/var/lib/podnet", "/proc/sys/net"}, v.HostPath.Path) {
+			if v.HostPath != nil && !slices.Contains([]string{"/opt/cni/bin", "/etc/cni/net.d", "/run/podnet", "/var/lib/podnet", "/proc/sys/net", "/run/xtables.lock"}, v.HostPath.Path) {
 				t.Errorf("%s: host path %s", name, v.HostPath.Path)
 			}
 		}
@@ -144,9 +148,14 @@ func TestPods(t *testing.T) {
 			t.Error("the agent itself can write plugins: only its init container needs to")
 		}
 	}
-	for what, probe := range map[string]*corev1.Probe{"/healthz": agent.LivenessProbe, "/readyz": agent.ReadinessProbe} {
-		if probe == nil || probe.HTTPGet.Path != what || probe.HTTPGet.Port.IntValue() != 10270 {
-			t.Errorf("probe of %s: %+v", what, probe)
+	proxy := daemonSets["proxy"].Spec.Template.Spec.Containers[0]
+	for _, p := range []struct {
+		probe *corev1.Probe
+		path  string
+		port  int
+	}{{agent.LivenessProbe, "/healthz", 10270}, {agent.ReadinessProbe, "/readyz", 10270}, {proxy.LivenessProbe, "/livez", 10256}, {proxy.ReadinessProbe, "/healthz", 10256}} {
+		if p.probe == nil || p.probe.HTTPGet.Path != p.path || p.probe.HTTPGet.Port.IntValue() != p.port {
+			t.Errorf("probe of %s: %+v", p.path, p.probe)
 		}
 	}
 }
@@ -154,10 +163,12 @@ func TestPods(t *testing.T) {
 // TestKustomizations: every file is named, and every name is a file.
 func TestKustomizations(t *testing.T) {
 	paths, err := filepath.Glob("overlays/*/kustomization.yaml")
-	if err != nil {
-		t.Fatal(err)
+	more, err2 := filepath.Glob("proxy/*/*/kustomization.yaml")
+	if err := errors.Join(err, err2); err != nil || len(more) < 4 {
+		t.Fatal(err, more)
 	}
-	for _, path := range append(paths, "base/kustomization.yaml", "uninstall/kustomization.yaml") {
+	paths = append(paths, more...)
+	for _, path := range append(paths, "base/kustomization.yaml", "uninstall/kustomization.yaml", "proxy/base/kustomization.yaml", "proxy/cleanup/kustomization.yaml") {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -184,7 +195,11 @@ func TestKustomizations(t *testing.T) {
 		}
 		for _, g := range k.ConfigMapGenerator {
 			want = append(want, g.Files...)
-			if g.Name != "podnet-config" || g.Namespace != "podnet-system" || (g.Behavior == "merge") == strings.HasPrefix(path, "base") {
+			name := "podnet-system/podnet-config"
+			if strings.HasPrefix(path, "proxy/") {
+				name = "kube-system/podnet-proxy"
+			}
+			if g.Namespace+"/"+g.Name != name || (g.Behavior == "merge") == strings.Contains("/"+path, "/base/") {
 				t.Errorf("%s: ConfigMap: %+v", path, g)
 			}
 		}
@@ -215,6 +230,23 @@ func TestPatches(t *testing.T) {
 			t.Errorf("%s: %+v", dir, c)
 		}
 	}
+	base = read[appsv1.DaemonSet](t, objects(t, "proxy/base"), "DaemonSet kube-system/podnet-proxy")
+	for _, dir := range []string{"from-kube-proxy", "iptables"} {
+		text := objects(t, "proxy/overlays/"+dir)["DaemonSet kube-system/podnet-proxy"]
+		var patch appsv1.DaemonSet
+		if err := yaml.Unmarshal(text, &patch); err != nil { // not strictly: it has $patch
+			t.Fatal(err)
+		}
+		c := patch.Spec.Template.Spec.Containers
+		if len(c) != 1 || c[0].Name != base.Spec.Template.Spec.Containers[0].Name {
+			t.Errorf("%s: %+v", dir, c)
+		}
+		for _, a := range base.Spec.Template.Spec.Containers[0].Args { // arguments are replaced, all at once
+			if len(c[0].Args) > 0 && !strings.HasPrefix(a, "--config=") && !slices.Contains(c[0].Args, a) {
+				t.Errorf("%s loses %s", dir, a)
+			}
+		}
+	}
 }
 
 // TestImage: manifests and Dockerfile agree.
@@ -224,8 +256,10 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	docker := string(text)
-	if !strings.Contains(docker, "\nFROM scratch\n") || !strings.Contains(docker, `ENTRYPOINT ["/podnet-agent"]`) {
-		t.Error("the image has a base, or another entry point")
+	for _, image := range []string{"podnet-agent", "podnet-proxy"} {
+		if !strings.Contains(docker, "\nFROM scratch AS "+image+"\n") || !strings.Contains(docker, `ENTRYPOINT ["/`+image+`"]`) {
+			t.Errorf("the image of %s has a base, or another entry point", image)
+		}
 	}
 	mod, err := os.ReadFile("../go.mod")
 	if err != nil {
@@ -235,13 +269,15 @@ func TestImage(t *testing.T) {
 	if !strings.Contains(docker, "ARG GO_VERSION="+language+".") {
 		t.Errorf("go.mod wants Go %s, the Dockerfile has another", language)
 	}
-	lock, err := os.ReadFile("image/nft.lock")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, line := range strings.Split(strings.TrimSpace(string(lock)), "\n") {
-		if !strings.HasPrefix(line, "#") && !regexp.MustCompile(`^(amd64|arm64) [a-z0-9.+-]+ \S+ [0-9a-f]{64}$`).MatchString(line) {
-			t.Errorf("nft.lock line %d: %q", i+1, line)
+	for _, name := range []string{"nft.lock", "iptables.lock"} {
+		lock, err := os.ReadFile("image/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(strings.TrimSpace(string(lock)), "\n") {
+			if !strings.HasPrefix(line, "#") && !regexp.MustCompile(`^(file usr/\S+( \S+)?|(amd64|arm64) [a-z0-9.+-]+ \S+ [0-9a-f]{64})$`).MatchString(line) {
+				t.Errorf("%s line %d: %q", name, i+1, line)
+			}
 		}
 	}
 }

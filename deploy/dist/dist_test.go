@@ -49,7 +49,7 @@ func TestRelease(t *testing.T) {
 			t.Errorf("%s: %v, %v", e.Name(), info, err)
 		}
 	}
-	want := []string{"SHA256SUMS", "podnet-agent_v1.2.3_linux_amd64.cdx.json", "podnet-cni_v1.2.3_linux_amd64.cdx.json", "podnet_v1.2.3_deploy.tar.gz",
+	want := []string{"SHA256SUMS", "podnet-agent_v1.2.3_linux_amd64.cdx.json", "podnet-cni_v1.2.3_linux_amd64.cdx.json", "podnet-proxy_v1.2.3_linux_amd64.cdx.json", "podnet_v1.2.3_deploy.tar.gz",
 		"podnet_v1.2.3_linux_amd64.tar.gz"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)

@@ -24,7 +24,7 @@ import (
 )
 
 // programs are the packages below cmd/ that are released.
-var programs = []string{"podnet-agent", "podnet-cni"}
+var programs = []string{"podnet-agent", "podnet-cni", "podnet-proxy"}
 
 func main() {
 	r := release{}
@@ -169,7 +169,7 @@ func (r release) buildArch(ctx context.Context, arch string) error {
 // manifests packs what an operator applies.
 func (r release) manifests() error {
 	var files []file
-	for _, dir := range []string{"base", "overlays", "uninstall", "grafana", "prometheus"} {
+	for _, dir := range []string{"base", "overlays", "proxy", "uninstall", "grafana", "prometheus"} {
 		root := filepath.Join(r.source, "deploy")
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -30,7 +32,7 @@ import (
 func TestContainer(t *testing.T) {
 	rtnltest.RequireKernel(t, "containers in a network namespace")
 	requireRunc(t)
-	image := imageFiles(t)
+	image := imageFiles(t, "podnet-agent", "podnet-cni")
 	n := newHost(t, image)
 
 	t.Run("install", func(t *testing.T) {
@@ -103,24 +105,32 @@ func requireRunc(t *testing.T) {
 	}
 }
 
-// imageFiles makes what the Dockerfile makes, with this machine's nft; or takes the directory in PODNET_IMAGE, which holds the files of a built image.
-func imageFiles(t *testing.T) string {
+// imageFiles makes what the Dockerfile makes of programs, the first of which names the image, with this machine's nft or iptables; or takes the directory in PODNET_IMAGE,
+// which holds the files of built images.
+func imageFiles(t *testing.T, programs ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if given := os.Getenv("PODNET_IMAGE"); given != "" {
-		if err := os.CopyFS(dir, os.DirFS(given)); err != nil {
+		if err := os.CopyFS(dir, os.DirFS(filepath.Join(given, programs[0]))); err != nil {
 			t.Fatal(err)
 		}
 		return dir
 	}
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("nft is not here (Debian: apt-get install nftables)")
+	lock := map[string]string{"podnet-agent": "nft.lock", "podnet-proxy": "iptables.lock"}[programs[0]]
+	_, files, err := readLock(lock, "amd64")
+	if err == nil {
+		err = copyFiles("/", dir, files)
 	}
-	if err := copyClosure("/", dir, strings.TrimPrefix(nft, "/")); err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("%v (Debian: apt-get install nftables iptables)", err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", "./cmd/podnet-agent", "./cmd/podnet-cni")
+	args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-o", dir + "/"}
+	for _, p := range programs {
+		args = append(args, "./cmd/"+p)
+	}
+	build := exec.Command("go", args...)
 	build.Dir = "../.."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -132,7 +142,8 @@ func imageFiles(t *testing.T) string {
 // host is a node: a network namespace, and a directory for its paths.
 type host struct {
 	t         *testing.T
-	image     string
+	image     string // directory of its files
+	program   string // its entry point
 	dir       string
 	ns        *rtnltest.Netns
 	conn      *rtnl.Conn
@@ -144,16 +155,9 @@ type host struct {
 
 func newHost(t *testing.T, image string) *host {
 	t.Helper()
-	n := &host{t: t, image: image, dir: t.TempDir(), ns: rtnltest.NewNetns(t)}
+	n := &host{t: t, image: image, program: "podnet-agent", dir: t.TempDir(), ns: rtnltest.NewNetns(t)}
 	n.conn = n.ns.Conn(t)
-	n.daemonSet = readDaemonSet(t, "../base/daemonset.yaml")
-	for _, v := range n.daemonSet.Spec.Template.Spec.Volumes {
-		if v.HostPath != nil {
-			if err := os.MkdirAll(n.path(v.HostPath.Path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	n.setDaemonSet(t, "../base/daemonset.yaml")
 	netConf, err := os.ReadFile("../overlays/dual-stack/net-conf.json")
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +189,28 @@ func newHost(t *testing.T, image string) *host {
 	return n
 }
 
+// setDaemonSet reads a manifest and makes the host's paths in it.
+func (n *host) setDaemonSet(t *testing.T, path string) {
+	t.Helper()
+	n.daemonSet = readDaemonSet(t, path)
+	for _, v := range n.daemonSet.Spec.Template.Spec.Volumes {
+		if v.HostPath == nil {
+			continue
+		}
+		path := n.path(v.HostPath.Path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		err := os.MkdirAll(path, 0o755)
+		if *v.HostPath.Type == corev1.HostPathFileOrCreate {
+			err = errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func readDaemonSet(t *testing.T, path string) (d appsv1.DaemonSet) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -209,7 +235,9 @@ func (n *host) rules() int {
 	return strings.Count(string(out), "masquerade")
 }
 
+// get asks the program's health.
 func (n *host) get(path string) (int, string) {
+	port := map[string]string{"podnet-agent": "10270", "podnet-proxy": "10256"}[n.program]
 	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, address string) (c net.Conn, err error) {
 			err = n.ns.Do(func() error {
@@ -218,7 +246,7 @@ func (n *host) get(path string) (int, string) {
 			})
 			return c, err
 		}}}
-	r, err := client.Get("http://127.0.0.1:10270" + path)
+	r, err := client.Get("http://127.0.0.1:" + port + path)
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -1,8 +1,9 @@
-// Image puts nft and exactly the files that it needs into a directory, which becomes part of the container image. The agent writes nftables rules with
-// nft (see docs/decisions.md); the image has no shell, no package manager and nothing else from a distribution.
+// Image puts programs of Debian and exactly the files that they need into a directory, which becomes part of a container image: nft for podnet-agent, which writes
+// rules with it, and iptables for podnet-proxy (see docs/decisions.md). The images have no shell, no package manager and nothing else from a distribution.
 //
-// What it does: it checks every package in -debs against the lock file, unpacks them, follows the dynamic linker's path from nft through every
-// library, and copies what it found, with the packages' copyright files and their entries for vulnerability scanners (/var/lib/dpkg/status.d).
+// What it does: it checks every package in -debs against the lock file, unpacks them, follows the dynamic linker's path from the programs and plugins through every
+// library, and copies what it found, with the packages' copyright files and their entries for vulnerability scanners (/var/lib/dpkg/status.d). What stands in
+// the lock file behind the word "file" is copied: a path, or a pattern, or two paths for a symbolic link of our own.
 //
 // Failure: a package that is missing or differs from the lock, or a library that no package has, is an error. Needs dpkg-deb; runs nothing of what it
 // unpacks, so it works for another architecture too.
@@ -40,7 +41,7 @@ func main() {
 type locked struct{ arch, name, version, sha256 string }
 
 func build(lock, arch, debs, out string) error {
-	packages, err := readLock(lock, arch)
+	packages, files, err := readLock(lock, arch)
 	if err != nil {
 		return err
 	}
@@ -54,31 +55,60 @@ func build(lock, arch, debs, out string) error {
 			return err
 		}
 	}
-	return copyClosure(unpacked, out, "usr/sbin/nft")
+	return copyFiles(unpacked, out, files)
 }
 
-func readLock(path, arch string) ([]locked, error) {
+// readLock returns the packages, and which of their files are wanted.
+func readLock(path, arch string) (out []locked, files [][]string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
-	var out []locked
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
 		switch {
 		case len(words) == 0 || words[0][0] == '#':
+		case words[0] == "file" && len(words) <= 3:
+			files = append(files, words[1:])
 		case len(words) != 4:
-			return nil, fmt.Errorf("%s: %q: want architecture, package, version and SHA-256", path, lines.Text())
+			return nil, nil, fmt.Errorf("%s: %q: want architecture, package, version and SHA-256, or file and a path", path, lines.Text())
 		case words[0] == arch:
 			out = append(out, locked{words[0], words[1], words[2], words[3]})
 		}
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%s: no packages for architecture %q", path, arch)
+	if len(out) == 0 || len(files) == 0 {
+		return nil, nil, fmt.Errorf("%s: no packages for architecture %q, or no files", path, arch)
 	}
-	return out, lines.Err()
+	return out, files, lines.Err()
+}
+
+// copyFiles copies the files of the lock with what they need, and makes its symbolic links.
+func copyFiles(root, out string, files [][]string) error {
+	for _, f := range files {
+		if len(f) == 2 {
+			link := filepath.Join(out, f[0])
+			if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(f[1], link)); err != nil {
+				return err
+			}
+			continue
+		}
+		paths, err := filepath.Glob(filepath.Join(root, f[0]))
+		if err != nil || len(paths) == 0 {
+			return fmt.Errorf("file %s: there is none in the packages: %w", f[0], errors.Join(err, fs.ErrNotExist))
+		}
+		for _, full := range paths {
+			path, err := filepath.Rel(root, full)
+			if err == nil {
+				err = copyClosure(root, out, path)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // unpack checks and unpacks one package, and leaves its copyright and its entry for scanners in out.

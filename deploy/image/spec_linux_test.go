@@ -40,7 +40,7 @@ func (n *host) spec(t *testing.T, c corev1.Container, args []string) object {
 		"ociVersion": "1.0.2",
 		"process": object{
 			"user": object{"uid": *n.daemonSet.Spec.Template.Spec.SecurityContext.RunAsUser, "gid": *n.daemonSet.Spec.Template.Spec.SecurityContext.RunAsGroup},
-			"args": append([]string{"/podnet-agent"}, args...), "env": append([]string{"PATH=/usr/sbin"}, n.env...), "cwd": "/",
+			"args": append([]string{"/" + n.program}, args...), "env": append([]string{"PATH=/usr/sbin"}, n.env...), "cwd": "/",
 			"noNewPrivileges": !*security.AllowPrivilegeEscalation,
 			"capabilities":    object{"bounding": caps, "effective": caps, "permitted": caps},
 		},
