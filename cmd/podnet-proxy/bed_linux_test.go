@@ -23,31 +23,34 @@ import (
 	"github.com/podnet/podnet/rtnl/rtnltest"
 )
 
-// proxyBinary builds the real thing, once.
-var proxyBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "podnet-proxy-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "podnet-proxy")
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return path, fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
+// asProxy in the environment has the test binary be podnet-proxy, so that the guest of test/vm needs no compiler.
+const asProxy = "PODNET_TEST_IS_PROXY"
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if path, err := proxyBinary(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	if os.Getenv(asProxy) == "1" {
+		os.Unsetenv(asProxy)
+		main()
 	}
-	os.Exit(status)
+	os.Exit(m.Run())
 }
 
-// patience is for changes that are to be seen.
-const patience = 10 * time.Second
+// proxyCommand is podnet-proxy with arguments.
+func proxyCommand(args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), asProxy+"=1")
+	return cmd
+}
+
+// patience is for changes that are to be seen. An emulated machine needs more.
+func patience() time.Duration {
+	if os.Getenv("PODNET_VM") == "1" {
+		return 3 * time.Minute
+	}
+	return 10 * time.Second
+}
+
+// answerTime is how long one connection, or one answer, may take.
+func answerTime() time.Duration { return patience() / 4 }
 
 // bed is a node with servers, and a client outside. The servers' addresses, as of pods, are on the node's loopback device.
 type bed struct {
@@ -179,12 +182,8 @@ func (b *bed) serve(addr string) {
 // command is the proxy with the flags that all tests want.
 func (b *bed) command(flags ...string) *exec.Cmd {
 	b.t.Helper()
-	binary, err := proxyBinary()
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	args := []string{"--services", b.path("services"), "--hostname-override", "node-a", "--conntrack-max-per-core", "0", "--cluster-cidr", "10.244.0.0/16,fd00:244::/48", "-v", "4"}
-	return exec.Command(binary, append(args, flags...)...)
+	return proxyCommand(append(args, flags...)...)
 }
 
 func (b *bed) start(flags ...string) {
@@ -242,7 +241,7 @@ func (b *bed) remove(name string) {
 // ask asks a server from a namespace and returns who answered, and what client it saw.
 func ask(from *rtnltest.Netns, network, to string) (server, client string, err error) {
 	err = from.Do(func() error {
-		c, err := net.DialTimeout(network, to, 3*time.Second)
+		c, err := net.DialTimeout(network, to, answerTime())
 		if err != nil {
 			return err
 		}
@@ -255,7 +254,7 @@ func ask(from *rtnltest.Netns, network, to string) (server, client string, err e
 
 // question asks over a connection.
 func question(c net.Conn) (server, client string, err error) {
-	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(answerTime())); err != nil {
 		return "", "", err
 	}
 	if _, err := io.WriteString(c, "x\n"); err != nil {
@@ -316,7 +315,7 @@ func (b *bed) unreachable(from *rtnltest.Netns, to string, want error) {
 
 func (b *bed) await(look func() error) {
 	b.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(patience())
 	for {
 		err := look()
 		if err == nil {

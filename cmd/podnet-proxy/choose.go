@@ -10,6 +10,7 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/proxyconfig"
 	"github.com/podnet/podnet/service"
+	"github.com/podnet/podnet/service/ipvs"
 )
 
 // choice is a dataplane that works here.
@@ -84,7 +85,7 @@ func (p *proxy) cleanupModes(ctx context.Context, but string) error {
 
 // absent reports whether an error says that the kernel or a program lacks what a dataplane needs.
 func absent(err error) bool {
-	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, exec.ErrNotFound)
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, exec.ErrNotFound) || errors.Is(err, ipvs.ErrNoIPVS)
 }
 
 // families are those that this host has: IPv6 may be off.

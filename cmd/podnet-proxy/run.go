@@ -56,8 +56,6 @@ func (p *proxy) serve(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = unlock() }()
-	p.adjustOOM()
-	p.limitConntrack()
 	if !c.ReplaceKubeProxy {
 		p.warnOfKubeProxy(ctx)
 	}
@@ -69,6 +67,8 @@ func (p *proxy) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.adjustOOM()
+	p.limitConntrack()
 	p.log.Info("podnet-proxy starts", "version", version, "node", c.NodeName, "mode", chosen.mode, "services", p.from(), "healthz", c.Healthz, "metrics", c.Metrics)
 
 	ctx, cancel := context.WithCancelCause(ctx)

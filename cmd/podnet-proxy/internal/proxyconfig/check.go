@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,6 +121,9 @@ func (c *checker) check() {
 		c.flagFault("mass-delete-hold", c.flags.hold.String(), "want 0s (off) to 24h")
 	}
 	c.out.Hold = c.flags.hold
+	if !filepath.IsAbs(c.flags.sysctlDir) {
+		c.flagFault("sysctl-dir", c.flags.sysctlDir, "want an absolute path")
+	}
 	for _, s := range c.flags.externalCIDRs {
 		p, err := parsePrefix(s)
 		if err != nil {

@@ -71,6 +71,7 @@ func TestFlagFaults(t *testing.T) {
 		{"--services / --master http://a", `--master "http://a": contradicts --services "/": want Services from files or from Kubernetes, not both`},
 		{"--external-ip-cidrs 1.2.3.4", `--external-ip-cidrs "1.2.3.4": want a CIDR such as 10.244.0.0/16 or fd00:10:244::/56`},
 		{"--mass-delete-hold -1s", `--mass-delete-hold "-1s": want 0s (off) to 24h`},
+		{"--sysctl-dir sys", `--sysctl-dir "sys": want an absolute path`},
 		{"--feature-gates A", `--feature-gates "A": want name=true or name=false`},
 		{"--config /nowhere", `--config "/nowhere": no such file or directory: want the path of a KubeProxyConfiguration`},
 		{"--config /", `--config "/": not a regular file: want the path of a KubeProxyConfiguration`},
