@@ -42,7 +42,7 @@ lab-ipvs:
 	@test/install-tools vm
 	@test/vm/build
 	@$(MAKE) --no-print-directory build
-	$(GO) run ./test/vm/run -limit 10m -- bin/lab --checks services --slow 5 --proxy ipvs $(LAB)
+	$(GO) run ./test/vm/run -limit 20m -- bin/lab --checks services --slow 5 --proxy ipvs $(LAB)
 
 test: check unit race
 	@if [ "$$(id -u)" -eq 0 ]; then $(MAKE) --no-print-directory vm-test lab; \
