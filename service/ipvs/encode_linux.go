@@ -46,6 +46,7 @@ const (
 	dstLower   = 6
 	dstActive  = 7
 	dstInact   = 8
+	dstFamily  = 11 // Linux 3.18; without it the kernel takes the first bytes of an IPv6 address for an IPv4 one
 
 	forwardMasq = 0
 	forwardMask = 7
@@ -176,6 +177,7 @@ func (e *encoder) change(family uint16, c Change, flags uint16, seq uint32) {
 		n = e.nest(attrDest)
 		e.addr(dstAddr, c.Real.Addr())
 		e.port(dstPort, c.Real.Port())
+		e.u16(dstFamily, addressFamily(service.FamilyOf(c.Real.Addr())))
 		if c.Verb != DeleteReal {
 			e.u32(dstForward, forwardMasq)
 			e.u32(dstWeight, uint32(c.Weight))

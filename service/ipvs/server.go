@@ -138,7 +138,7 @@ func (s Settings) String() string {
 	return text
 }
 
-// Error is a refusal by the kernel. It unwraps to its Errno and matches [fs.ErrExist] and [fs.ErrNotExist].
+// Error is a refusal by the kernel. It unwraps to its Errno.
 type Error struct {
 	Change Change
 	Errno  syscall.Errno
@@ -163,14 +163,5 @@ func (e *Error) missingScheduler() (module, option string) {
 // Unwrap returns the errno.
 func (e *Error) Unwrap() error { return e.Errno }
 
-// Is matches fs.ErrExist, and fs.ErrNotExist whether it is the virtual server (ESRCH) or the real server (ENOENT) that is missing.
-func (e *Error) Is(target error) bool {
-	switch target {
-	case fs.ErrExist:
-		return e.Errno == syscall.EEXIST
-	case fs.ErrNotExist:
-		module, _ := e.missingScheduler()
-		return e.Errno == syscall.ESRCH || e.Errno == syscall.ENOENT && module == ""
-	}
-	return false
-}
+// Is matches fs.ErrNotExist if the virtual server is missing (ESRCH). By their errnos an Error matches fs.ErrExist, and fs.ErrNotExist if the real server or the scheduler is missing.
+func (e *Error) Is(target error) bool { return target == fs.ErrNotExist && e.Errno == syscall.ESRCH }

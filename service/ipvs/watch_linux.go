@@ -100,8 +100,9 @@ func (d *Dataplane) loop(ctx context.Context, notify func(), moved *atomic.Bool,
 				drain.Reset(again)
 			}
 		}
-		if err != nil && ctx.Err() == nil {
-			return err
+		if err != nil && ctx.Err() == nil { // who syncs will see it too, or has made it right by then
+			d.o.Logger.Warn("IPVS is looked at again", "err", err)
+			foreign = true
 		}
 		if foreign {
 			notify()

@@ -140,7 +140,8 @@ func describe(x expr.Any) string {
 		}
 		return fmt.Sprintf("%s = meta %s", at(x.Register), name)
 	case *expr.Ct:
-		return at(x.Register) + " = ct status"
+		name := map[expr.CtKey]string{expr.CtKeySTATUS: "status", expr.CtKeySTATE: "state", expr.CtKeyDST: "original daddr", expr.CtKeyPROTODST: "original dport"}[x.Key]
+		return at(x.Register) + " = ct " + name
 	case *expr.Fib:
 		if x.FlagSADDR {
 			return at(x.Register) + " = fib saddr type"
@@ -160,6 +161,8 @@ func describe(x expr.Any) string {
 		return fmt.Sprintf("%s %s %x", at(x.Register), op, x.Data)
 	case *expr.Lookup:
 		switch {
+		case x.Invert:
+			return fmt.Sprintf("%s not in %s", at(x.SourceRegister), x.SetName)
 		case !x.IsDestRegSet:
 			return fmt.Sprintf("%s in %s", at(x.SourceRegister), x.SetName)
 		case x.DestRegister == unix.NFT_REG_VERDICT:

@@ -20,6 +20,7 @@ type Node struct {
 	IPVS   *IPVS
 	Tables *nfnltest.Kernel
 	Net    *rtnltest.FakeNetns
+	Host   *rtnltest.Kernel // that Net belongs to
 
 	mu      sync.Mutex
 	sysctls map[string]string
@@ -28,7 +29,8 @@ type Node struct {
 
 // NewNode returns a node without addresses.
 func NewNode() *Node {
-	n := &Node{IPVS: NewIPVS(), Tables: &nfnltest.Kernel{}, Net: rtnltest.NewKernel().Netns("node"), sysctls: map[string]string{
+	host := rtnltest.NewKernel()
+	n := &Node{IPVS: NewIPVS(), Tables: &nfnltest.Kernel{}, Net: host.Netns("node"), Host: host, sysctls: map[string]string{
 		"conntrack": "0", "expire_nodest_conn": "0", "expire_quiescent_template": "0", "conn_reuse_mode": "1",
 	}}
 	n.must(rtnl.Plan{{Verb: rtnl.Set, Object: rtnl.Link{Name: "lo", Up: rtnl.On}}, {Verb: rtnl.Add, Object: rtnl.Link{Name: "eth0", Kind: rtnl.KindBridge, Up: rtnl.On}}})
@@ -150,4 +152,20 @@ func (c netns) Write(ctx context.Context, p rtnl.Plan) []error {
 		}
 	}
 	return errs
+}
+
+// Dump returns what a Dataplane writes, sorted: virtual servers as ipvsadm takes them, the routes of table local, and the tables.
+func (n *Node) Dump() string {
+	ctx := context.Background()
+	var b strings.Builder
+	b.WriteString(Dump(ctx, n.IPVS))
+	routes, err := n.Net.Routes(ctx, rtnl.RouteFilter{Table: rtnl.TableLocal})
+	if err != nil {
+		return err.Error()
+	}
+	for _, r := range routes {
+		fmt.Fprintln(&b, r)
+	}
+	b.WriteString(n.Tables.Dump())
+	return b.String()
 }
