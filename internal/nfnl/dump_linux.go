@@ -224,8 +224,14 @@ func (c *Conn) Elements(ctx context.Context, table Table, set string, reset func
 		e.text(unix.NFTA_SET_ELEM_LIST_SET, set)
 	})
 	err := c.dump(ctx, q, reset, func(m message) {
-		for _, v := range attrs(attr(m.body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		// No iterators here: there may be a million of them.
+		for list := attr(m.body, unix.NFTA_SET_ELEM_LIST_ELEMENTS); ; {
+			_, v, rest, ok := cut(list)
+			if !ok {
+				return
+			}
 			f(decodeElement(v))
+			list = rest
 		}
 	})
 	if err != nil {
@@ -236,7 +242,12 @@ func (c *Conn) Elements(ctx context.Context, table Table, set string, reset func
 
 func decodeElement(b []byte) Element {
 	var x Element
-	for t, v := range attrs(b) {
+	for {
+		t, v, rest, ok := cut(b)
+		if !ok {
+			return x
+		}
+		b = rest
 		switch t {
 		case unix.NFTA_SET_ELEM_KEY:
 			x.Key = attr(v, unix.NFTA_DATA_VALUE)
@@ -254,5 +265,4 @@ func decodeElement(b []byte) Element {
 			x.Expires = time.Duration(be64(v)) * time.Millisecond
 		}
 	}
-	return x
 }

@@ -156,30 +156,40 @@ func messages(b []byte) iter.Seq[message] {
 	}
 }
 
+// cut splits the first attribute off. A truncated one ends a walk: ok is false.
+func cut(b []byte) (typ uint16, v, rest []byte, ok bool) {
+	if len(b) < attrHeaderLen {
+		return 0, nil, nil, false
+	}
+	n := int(native.Uint16(b))
+	if n < attrHeaderLen || n > len(b) {
+		return 0, nil, nil, false
+	}
+	return native.Uint16(b[2:]) & attrTypeMask, b[attrHeaderLen:n], b[min(aligned(n), len(b)):], true
+}
+
 // attrs walks over attributes; a truncated one ends the walk.
 func attrs(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= attrHeaderLen {
-			n := int(native.Uint16(b))
-			if n < attrHeaderLen || n > len(b) {
+		for {
+			t, v, rest, ok := cut(b)
+			if !ok || !yield(t, v) {
 				return
 			}
-			if !yield(native.Uint16(b[2:])&attrTypeMask, b[attrHeaderLen:n]) {
-				return
-			}
-			b = b[min(aligned(n), len(b)):]
+			b = rest
 		}
 	}
 }
 
 // attr returns the first attribute of a type, nil if there is none.
 func attr(b []byte, typ uint16) []byte {
-	for t, v := range attrs(b) {
-		if t == typ {
+	for {
+		t, v, rest, ok := cut(b)
+		if !ok || t == typ {
 			return v
 		}
+		b = rest
 	}
-	return nil
 }
 
 // nack is a refusal, or with errno 0 an acknowledgement.

@@ -120,8 +120,9 @@ func (h *snapshot) read(ctx context.Context, k Kernel, t nfnl.Table, kind setKin
 		}
 		clear(elements)
 	}
+	keyLen, dataLen := s.Key.Len(), s.Data.Len() // a verdict has no length
 	err := k.Elements(ctx, t, s.Name, reset, func(x nfnl.Element) {
-		if len(x.Key) != s.Key.Len() || s.Data > nfnl.TypeVerdict && len(x.Data) != s.Data.Len() {
+		if len(x.Key) != keyLen || len(x.Data) != dataLen {
 			return
 		}
 		switch kind {

@@ -114,29 +114,25 @@ func (h *snapshot) idOf(p *service.PortProgram, used map[uint32]bool) uint32 {
 	return 0
 }
 
-// listOf returns the first n endpoints that the kernel has for an id.
+// listOf returns the first n endpoints that the kernel has for an id, sorted and each once.
 func (h *snapshot) listOf(id, kind uint32, n int) list {
-	var l list
+	type place struct {
+		addr  netip.AddrPort
+		index uint32
+	}
+	places := make([]place, 0, n)
 	for i := range uint32(n) {
 		if e, there := h.endpoints[uint64(id)<<32|uint64(kind<<31|i)]; there {
-			l.backends = append(l.backends, service.Backend{Addr: h.family.readEndpoint(e.value[:])})
-			l.index = append(l.index, i)
+			places = append(places, place{h.family.readEndpoint(e.value[:]), i})
 		}
 	}
-	order := make([]int, len(l.index))
-	for i := range order {
-		order[i] = i
+	slices.SortFunc(places, func(a, b place) int { return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.index, b.index)) })
+	places = slices.CompactFunc(places, func(a, b place) bool { return a.addr == b.addr })
+	l := list{make([]service.Backend, len(places)), make([]uint32, len(places))}
+	for i, p := range places {
+		l.backends[i].Addr, l.index[i] = p.addr, p.index
 	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Or(l.backends[a].Addr.Compare(l.backends[b].Addr), a-b) })
-	var sorted list
-	var last netip.AddrPort
-	for _, i := range order {
-		if l.backends[i].Addr != last {
-			sorted.backends, sorted.index = append(sorted.backends, l.backends[i]), append(sorted.index, l.index[i])
-			last = l.backends[i].Addr
-		}
-	}
-	return sorted
+	return l
 }
 
 // count returns how many elements a set has.
