@@ -93,7 +93,7 @@ func (f *Flags) proxyFlags(s *pflag.FlagSet) {
 	s.StringVar(&f.proxyMode, "proxy-mode", "", "kube-proxy's flag for --mode: nftables, ipvs or iptables; empty: auto")
 	s.BoolVar(&f.masqueradeAll, "masquerade-all", false, "masquerade all traffic to cluster IPs")
 	s.Int32Var(&f.masqueradeBit, "iptables-masquerade-bit", *f.kube.IPTables.MasqueradeBit, "`bit` of the packet mark that asks for masquerading, 0 to 31, in every mode")
-	s.BoolVar(f.kube.IPTables.LocalhostNodePorts, "iptables-localhost-nodeports", *f.kube.IPTables.LocalhostNodePorts, "serve NodePorts on 127.0.0.1 (iptables mode only)")
+	s.BoolVar(f.kube.IPTables.LocalhostNodePorts, "iptables-localhost-nodeports", *f.kube.IPTables.LocalhostNodePorts, "accepted; NodePorts are never served on 127.0.0.1, which would need route_localnet (CVE-2020-8558)")
 	s.DurationVar(&f.syncPeriod, "iptables-sync-period", f.kube.IPTables.SyncPeriod.Duration, "look at everything at least this often (modes nftables and iptables)")
 	s.DurationVar(&f.minSync, "iptables-min-sync-period", f.kube.IPTables.MinSyncPeriod.Duration, "shortest time between two syncs under constant change (modes nftables and iptables)")
 	s.StringVar(&f.detectLocal, "detect-local-mode", "", "how traffic of this node's pods is recognised: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix; empty: ClusterCIDR")
