@@ -331,3 +331,44 @@ func TestClosed(t *testing.T) {
 		t.Errorf("Commit = %v", err)
 	}
 }
+
+// TestTooLarge: without the privilege for large buffers, a transaction is refused as a whole before the kernel sees it.
+func TestTooLarge(t *testing.T) {
+	c := open(t, rtnltest.NewNetns(t))
+	if err := unix.SetsockoptInt(c.s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 100_000); err != nil {
+		t.Fatal(err)
+	}
+	c.s.snd = 1 << 30 // does not ask for more
+	var tx Transaction
+	tx.AddTable(table)
+	tx.AddSet(table, marks)
+	for i := range 50_000 {
+		tx.AddElement(table, "marks", mark(i))
+	}
+	if err := c.Commit(t.Context(), &tx); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Commit = %v", err)
+	}
+	if all, err := c.Tables(t.Context(), IPv4); err != nil || len(all) != 0 {
+		t.Errorf("tables afterwards: %v, %v", all, err)
+	}
+	commit(t, c, func(tx *Transaction) { tx.AddTable(table) })
+}
+
+// TestLostAnswers: more refusals than the receive buffer holds are still a refusal, and the next transaction gets its own answer.
+func TestLostAnswers(t *testing.T) {
+	c := open(t, rtnltest.NewNetns(t))
+	if err := unix.SetsockoptInt(c.s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		var tx Transaction
+		tx.AddTable(table)
+		for i := range 5000 {
+			tx.DeleteChain(table, fmt.Sprint("none", i))
+		}
+		if err := c.Commit(t.Context(), &tx); err == nil {
+			t.Error("a refused transaction succeeded")
+		}
+		commit(t, c, func(tx *Transaction) { tx.AddTable(table) })
+	}
+}
