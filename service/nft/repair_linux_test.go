@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/podnet/podnet/internal/nfnl"
+	"github.com/podnet/podnet/internal/nfnl/nfnltest"
 	"github.com/podnet/podnet/rtnl/rtnltest"
 	"github.com/podnet/podnet/service"
 	"github.com/podnet/podnet/service/servicetest"
@@ -124,12 +128,59 @@ func (n *node) list(t *testing.T) string {
 	return b.String()
 }
 
+// mirror does every transaction in the fake kernel, too.
+type mirror struct {
+	Kernel
+	fake *nfnltest.Conn
+}
+
+func (m *mirror) Commit(ctx context.Context, tx *nfnl.Transaction) error {
+	fake := m.fake.Commit(ctx, tx)
+	err := m.Kernel.Commit(ctx, tx)
+	if (fake == nil) != (err == nil) {
+		return fmt.Errorf("the fake says %v, the real kernel %v", fake, err)
+	}
+	return err
+}
+
+// contents tells all that is in the tables, sorted.
+func contents(t *testing.T, k Kernel) string {
+	t.Helper()
+	var lines []string
+	for _, family := range []nfnl.Family{nfnl.IPv4, nfnl.IPv6} {
+		table := nfnl.Table{Family: family, Name: "podnet-service"}
+		seen, err := k.Describe(t.Context(), table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range seen.Chains {
+			lines = append(lines, fmt.Sprintf("%s chain %+v", family, c))
+		}
+		for _, r := range seen.Rules {
+			lines = append(lines, fmt.Sprintf("%s rule of %s: %s", family, r.Chain, r.Comment))
+		}
+		for _, set := range seen.Sets {
+			lines = append(lines, fmt.Sprintf("%s set %+v", family, set))
+			if err := k.Elements(t.Context(), table, set.Name, func() {}, func(x nfnl.Element) {
+				lines = append(lines, fmt.Sprintf("%s element of %s %x %x %v", family, set.Name, x.Key, x.Data, x.Verdict))
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
 // TestKernelRandom: the same transactions leave the same in the fake and in the real kernel, and a restart finds nothing to do there.
 func TestKernelRandom(t *testing.T) {
-	k := kernel(t)
+	fake := &nfnltest.Kernel{}
+	k := &mirror{kernel(t), fake.Open()}
 	random := servicetest.NewRandom(7)
-	r := service.New(New(k, Options{}), service.Options{})
-	for i := range 40 {
+	d := New(k, Options{})
+	d.least = 2
+	r := service.New(d, service.Options{})
+	for i := range 60 {
 		random.Change()
 		if _, err := r.Apply(t.Context(), random.World.Config); err != nil {
 			t.Fatal(i, err)
@@ -137,6 +188,9 @@ func TestKernelRandom(t *testing.T) {
 		again, err := service.New(New(k, Options{}), service.Options{}).Apply(t.Context(), random.World.Config)
 		if err != nil || again.Writes > 0 {
 			t.Fatalf("state %d: a restart wrote %d objects: %v", i, again.Writes, err)
+		}
+		if diff := cmp.Diff(contents(t, k.fake), contents(t, k.Kernel)); diff != "" {
+			t.Fatalf("state %d: fake and real kernel differ: %s", i, diff)
 		}
 	}
 }
