@@ -150,7 +150,7 @@ func (p *proxy) cleanup(ctx context.Context) error {
 		faults = append(faults, p.cleanupModes(ctx, ""))
 	}
 	if p.config.CleanupKubeProxy {
-		faults = append(faults, p.cleanupKubeProxy(ctx))
+		faults = append(faults, p.cleanupKubeProxy(ctx, nil))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("clean up: %w", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/health"
+	"github.com/podnet/podnet/cmd/podnet-proxy/internal/leftover"
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/metrics"
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/servicefile"
 	"github.com/podnet/podnet/service"
@@ -39,16 +40,19 @@ type wiring struct {
 
 	node   atomic.Pointer[service.Node] // as it was told last
 	first  bool                         // the next good sync is the first; used by the goroutine of the sync
-	stands chan struct{}                // closed after it
+	stands chan keep                    // gets a value after it
 	begun  atomic.Int64                 // when the Reconciler was started, in nanoseconds since 1970
 	queued atomic.Int64                 // when a change last began to wait
 }
+
+// keep says which of kube-proxy's virtual servers stay; nil: none.
+type keep func(leftover.Server) bool
 
 // checkPorts is how often a healthCheckNodePort that could not be opened is tried again.
 const checkPorts = 5 * time.Second
 
 func (p *proxy) wire(chosen choice) (*wiring, error) {
-	w := &wiring{proxy: p, mode: chosen.mode, dataplane: chosen.dataplane, first: true, stands: make(chan struct{})}
+	w := &wiring{proxy: p, mode: chosen.mode, dataplane: chosen.dataplane, first: true, stands: make(chan keep, 1)}
 	families := families()
 	w.reconciler = service.New(chosen.dataplane, service.Options{Logger: p.log, MinSyncPeriod: minSync(p.config.MinSyncPeriod), OnSync: w.synced})
 	if err := w.openSource(); err != nil {
@@ -204,23 +208,24 @@ func (w *wiring) synced(r service.Report, err error) {
 	w.flows.Put(w.staleFlows(r))
 	if w.first {
 		w.first = false
-		close(w.stands)
+		w.stands <- w.taken(r)
 	}
 }
 
 // afterFirst does what has to wait until the kernel is as wanted.
 func (w *wiring) afterFirst(ctx context.Context) {
+	var ours keep
 	select {
 	case <-ctx.Done():
 		return
-	case <-w.stands:
+	case ours = <-w.stands:
 	}
 	debug.FreeOSMemory() // the lists of the start are garbage now
 	if err := w.cleanupModes(ctx, w.mode); err != nil && ctx.Err() == nil {
 		w.log.Warn("what another mode left could not be removed", "err", err)
 	}
 	if w.config.ReplaceKubeProxy {
-		if err := w.cleanupKubeProxy(ctx); err != nil && ctx.Err() == nil {
+		if err := w.cleanupKubeProxy(ctx, ours); err != nil && ctx.Err() == nil {
 			w.log.Warn("not everything that kube-proxy left could be removed; podnet-proxy --cleanup-kube-proxy tries again", "err", err)
 		}
 	}

@@ -3,9 +3,17 @@ package leftover
 import (
 	"bufio"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
+
+// Server is an IPVS virtual server.
+type Server struct {
+	Addr     netip.Addr
+	Port     uint16
+	Protocol uint8 // IANA's number
+}
 
 // kubeChains are kube-proxy's chains with fixed names, of all tables, modes and versions since 1.20.
 func kubeChains() []string {

@@ -5,7 +5,8 @@
 // kube-proxy --cleanup itself forgets. [Find] only looks.
 //
 // How it recognises them: tables, chains, sets and the device by kube-proxy's names. A virtual server is kube-proxy's if its address is on kube-ipvs0, if an ipset of
-// kube-proxy has its address and port, or if it is at an address of the node and an ipset has its port as a NodePort. kube-proxy --cleanup flushes all of them, also other people's.
+// kube-proxy has its address and port, or if it is at an address of the node and an ipset has its port as a NodePort.
+// Those that the caller wants to keep, since it has taken them over, stay. kube-proxy --cleanup flushes all of them, also other people's.
 //
 // What it never touches: kubelet's chains (KUBE-KUBELET-CANARY, KUBE-IPTABLES-HINT, KUBE-FIREWALL), and KUBE-MARK-MASQ and KUBE-POSTROUTING as long as somebody else's
 // rule jumps to the former; sysctls; connection tracking, so that connections through nftables and iptables live on. Those through IPVS end.

@@ -17,20 +17,15 @@ import (
 // virtual is what identifies kube-proxy's IPVS virtual servers.
 type virtual struct {
 	addrs     map[netip.Addr]bool // of kube-ipvs0
-	servers   map[server]bool     // of the ipsets with addresses
-	nodePorts map[server]bool     // of the ipsets of NodePorts; without address
+	servers   map[Server]bool     // of the ipsets with addresses
+	nodePorts map[Server]bool     // of the ipsets of NodePorts; without address
 	local     map[netip.Addr]bool // addresses of the node
-}
-
-type server struct {
-	addr     netip.Addr
-	port     uint16
-	protocol uint8
+	keep      func(Server) bool
 }
 
 // identify reads kube-proxy's device and sets. Nothing found identifies nothing.
 func identify() virtual {
-	v := virtual{addrs: map[netip.Addr]bool{}, servers: map[server]bool{}, nodePorts: map[server]bool{}, local: map[netip.Addr]bool{}}
+	v := virtual{addrs: map[netip.Addr]bool{}, servers: map[Server]bool{}, nodePorts: map[Server]bool{}, local: map[netip.Addr]bool{}, keep: func(Server) bool { return false }}
 	if link, err := netlink.LinkByName(ipvsDevice); err == nil {
 		addrs, _ := netlink.AddrList(link, netlink.FAMILY_ALL)
 		for _, a := range addrs {
@@ -61,20 +56,20 @@ func (v virtual) set(s netlink.IPSetResult) {
 		if e.Port == nil {
 			continue
 		}
-		one := server{port: *e.Port}
+		one := Server{Port: *e.Port}
 		if e.Protocol != nil {
-			one.protocol = *e.Protocol
+			one.Protocol = *e.Protocol
 		}
 		switch {
 		case strings.HasPrefix(name, "NODE-PORT"): // bitmap:port, or hash:ip,port for SCTP
 			for suffix, protocol := range map[string]uint8{"-TCP": 6, "-UDP": 17, "-SCTP-HASH": 132} {
 				if strings.HasSuffix(name, suffix) {
-					one.protocol = protocol
+					one.Protocol = protocol
 				}
 			}
 			v.nodePorts[one] = true
 		case name == "CLUSTER-IP", name == "EXTERNAL-IP", name == "EXTERNAL-IP-LOCAL", name == "LOAD-BALANCER", name == "LOAD-BALANCER-LOCAL":
-			one.addr = addrOf(e.IP)
+			one.Addr = addrOf(e.IP)
 			v.servers[one] = true
 		}
 	}
@@ -86,8 +81,8 @@ func addrOf(ip net.IP) netip.Addr {
 }
 
 // kubes reports whether kube-proxy made a virtual server.
-func (v virtual) kubes(s server) bool {
-	return v.addrs[s.addr] || v.servers[s] || v.local[s.addr] && v.nodePorts[server{port: s.port, protocol: s.protocol}]
+func (v virtual) kubes(s Server) bool {
+	return v.addrs[s.Addr] || v.servers[s] || v.local[s.Addr] && v.nodePorts[Server{Port: s.Port, Protocol: s.Protocol}]
 }
 
 // remove removes kube-proxy's virtual servers.
@@ -107,7 +102,8 @@ func (v virtual) remove(context.Context) ([]string, error) {
 	n := 0
 	var faults []error
 	for _, s := range all {
-		if s.FWMark != 0 || !v.kubes(server{addrOf(s.Address), s.Port, uint8(s.Protocol)}) {
+		one := Server{addrOf(s.Address), s.Port, uint8(s.Protocol)}
+		if s.FWMark != 0 || !v.kubes(one) || v.keep(one) {
 			continue
 		}
 		if err := handle.DelService(s); err != nil {

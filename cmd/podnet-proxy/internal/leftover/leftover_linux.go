@@ -37,8 +37,8 @@ func Find(context.Context) []string {
 	return found
 }
 
-// Remove removes everything and returns what it removed, one line each.
-func Remove(ctx context.Context) (removed []string, err error) {
+// Remove removes everything but the virtual servers that keep, if it is not nil, asks for, and returns what it removed, one line each.
+func Remove(ctx context.Context, keep func(Server) bool) (removed []string, err error) {
 	var faults []error
 	do := func(what string, f func(context.Context) ([]string, error)) {
 		done, err := f(ctx)
@@ -48,6 +48,9 @@ func Remove(ctx context.Context) (removed []string, err error) {
 		}
 	}
 	ipvs := identify() // before the sets that tell are gone
+	if keep != nil {
+		ipvs.keep = keep
+	}
 	do("nftables", removeTables)
 	for _, v := range variants() {
 		do(v.name, v.remove)

@@ -11,4 +11,4 @@ import (
 func Find(context.Context) []string { return nil }
 
 // Remove is for Linux.
-func Remove(context.Context) ([]string, error) { return nil, errors.ErrUnsupported }
+func Remove(context.Context, func(Server) bool) ([]string, error) { return nil, errors.ErrUnsupported }
