@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -142,10 +143,15 @@ func (t *table) layClasses(l *layer, f *family, out *outcome) {
 	again := !samePods(d.node.LocalPods, t.pods) || f.sizes != t.family.sizes
 	out.pods = d.node.LocalPods
 	var key value
+	var due []*classState
 	for _, c := range t.classes {
-		if c.refs == 0 && (c.chains == nil || f.sizes == t.family.sizes) || c.element && c.chains != nil && !c.stale && !again {
-			continue
+		used := c.refs > 0 || c.chains != nil && f.sizes != t.family.sizes
+		if used && (again || c.stale || c.chains == nil || !c.element) {
+			due = append(due, c)
 		}
+	}
+	slices.SortFunc(due, func(a, b *classState) int { return cmp.Compare(a.number, b.number) })
+	for _, c := range due {
 		l.s.tx.Tag = tagLayout
 		if !c.element {
 			l.s.tx.Tag = c.tag
