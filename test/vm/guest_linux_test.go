@@ -45,7 +45,28 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// TestGuest is one boot for all that a command may rely on.
+// script is what a command may rely on. Its arguments are this test binary and the argument.
+const script = `
+echo "kernel: $(uname -r)"
+echo "argument: $1"
+echo "environment: $A $PODNET_VM"
+echo "directory: $(pwd), $(ls vm.go)"
+echo a podnet line >/dev/kmsg; echo exit 9 >/dev/console
+echo "host: $(PODNET_VM_HELPER="dial 10.0.2.2:$PORT" "$0")"
+echo in the guest only >vm.go; echo "overlay: $(cat vm.go)"
+echo out of the guest >"$OUT/file"
+echo "temporary: $(mktemp)" | cut -c1-19
+echo "again" >/dev/stdout
+ip link add dum0 type dummy && ip link add wg0 type wireguard && tc qdisc add dev dum0 root netem loss 1% && modprobe sctp && echo modules
+for s in rr wrr lc wlc sed nq dh sh mh fo ovf lblc lblcr; do
+	port=$((port + 1)); ipvsadm -A -t 192.0.2.1:$port -s $s || echo "no scheduler $s"
+done
+nft add table ip x && iptables -A INPUT -m statistic --mode random --probability 0.5 -j ACCEPT && echo netfilter
+echo error >&2
+sleep 1000 & # holds the pipes
+exit 3`
+
+// TestGuest is one boot for all of the script.
 func TestGuest(t *testing.T) {
 	guest := vmtest.Guest(t)
 	release, err := os.ReadFile(filepath.Join(guest, "release"))
@@ -75,25 +96,6 @@ func TestGuest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const script = `
-echo "kernel: $(uname -r)"
-echo "argument: $1"
-echo "environment: $A $PODNET_VM"
-echo "directory: $(pwd), $(ls vm.go)"
-echo a podnet line >/dev/kmsg; echo exit 9 >/dev/console
-echo "host: $(PODNET_VM_HELPER="dial 10.0.2.2:$PORT" "$0")"
-echo in the guest only >vm.go; echo "overlay: $(cat vm.go)"
-echo out of the guest >"$OUT/file"
-echo "temporary: $(mktemp)" | cut -c1-19
-echo "again" >/dev/stdout
-ip link add dum0 type dummy && ip link add wg0 type wireguard && tc qdisc add dev dum0 root netem loss 1% && modprobe sctp && echo modules
-for s in rr wrr lc wlc sed nq dh sh mh fo ovf lblc lblcr; do
-	port=$((port + 1)); ipvsadm -A -t 192.0.2.1:$port -s $s || echo "no scheduler $s"
-done
-nft add table ip x && iptables -A INPUT -m statistic --mode random --probability 0.5 -j ACCEPT && echo netfilter
-echo error >&2
-sleep 1000 & # holds the pipes
-exit 3`
 	var stdout, stderr bytes.Buffer
 	argument := "it's \"two\" \\ lines\n$HOME"
 	began := time.Now()
