@@ -133,7 +133,7 @@ func (s *Source) Run(ctx context.Context) error {
 			s.watch(watcher)
 			start := time.Now()
 			s.Scan()
-			gap = max(settle, 4*time.Since(start)) // never more than a fifth of one CPU
+			gap = min(max(settle, 4*time.Since(start)), time.Second) // mostly never more than a fifth of one CPU; a change waits for a second at most
 			continue
 		}
 		if !due {
