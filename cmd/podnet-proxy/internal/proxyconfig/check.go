@@ -38,10 +38,14 @@ func Parse(args []string, hostname func() (string, error)) (Config, error) {
 			return Config{}, err
 		}
 		c.kube = f.kube
+		c.localhost = set.Changed("iptables-localhost-nodeports") && *f.kube.IPTables.LocalhostNodePorts
 		c.kube.Logging.Format, c.kube.Logging.FlushFrequency.Duration.Duration = f.logFormat, f.logFlush
 	} else {
 		if c.kube, c.faults = readFile(f.configFile); len(c.faults) > 0 {
 			return Config{}, errors.Join(c.faults...)
+		}
+		if l := c.kube.IPTables.LocalhostNodePorts; l != nil && *l {
+			c.localhost = true
 		}
 		setDefaults(&c.kube)
 		if set.Changed("logging-format") {
@@ -69,11 +73,12 @@ func overruled(set *pflag.FlagSet, file string) (warnings []string) {
 
 // checker makes a Config of a KubeProxyConfiguration and collects what is wrong.
 type checker struct {
-	flags    *Flags
-	hostname func() (string, error)
-	kube     v1alpha1.KubeProxyConfiguration
-	out      Config
-	faults   []error
+	flags     *Flags
+	hostname  func() (string, error)
+	kube      v1alpha1.KubeProxyConfiguration
+	localhost bool // localhostNodePorts was asked for
+	out       Config
+	faults    []error
 }
 
 // name is what the user wrote: the file and its field, or the flag.
@@ -102,6 +107,9 @@ func (c *checker) warn(format string, args ...any) {
 func (c *checker) check() {
 	k := &c.kube
 	c.out.Warnings = notes(k, c.name)
+	if c.localhost && c.section() == IPTables {
+		c.warn("%s is not used: NodePorts are never served on 127.0.0.1, which would need route_localnet (CVE-2020-8558)", c.name("iptables.localhostNodePorts"))
+	}
 	c.mode()
 	c.node()
 	c.kubernetes()

@@ -34,7 +34,7 @@ func (c *checker) masquerade() {
 	if !between(int(*bit), 0, 31) {
 		c.fault(section+".masqueradeBit", *bit, "want 0 to 31")
 	}
-	c.out.MasqueradeAll, c.out.MasqueradeBit, c.out.LocalhostNode = all, int(*bit), *k.IPTables.LocalhostNodePorts
+	c.out.MasqueradeAll, c.out.MasqueradeBit = all, int(*bit)
 }
 
 func (c *checker) local() {

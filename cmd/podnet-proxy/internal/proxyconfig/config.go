@@ -52,7 +52,6 @@ type Config struct {
 	DetectLocal   DetectLocal
 	NodePorts     NodePorts
 	ExternalCIDRs []netip.Prefix
-	LocalhostNode bool // iptables: NodePorts on 127.0.0.1
 	VirtualServer VirtualServer
 	Conntrack     Conntrack
 

@@ -15,7 +15,7 @@ var flagOf = map[string]string{
 	"oomScoreAdj": "oom-score-adj", "configSyncPeriod": "config-sync-period", "clusterCIDR": "cluster-cidr", "nodePortAddresses": "nodeport-addresses",
 	"clientConnection.burst": "kube-api-burst", "clientConnection.qps": "kube-api-qps", "clientConnection.contentType": "kube-api-content-type",
 	"hostnameOverride": "hostname-override", "detectLocalMode": "detect-local-mode", "detectLocal.bridgeInterface": "pod-bridge-interface",
-	"detectLocal.interfaceNamePrefix": "pod-interface-name-prefix", "iptables.masqueradeBit": "iptables-masquerade-bit", "nftables.masqueradeBit": "iptables-masquerade-bit",
+	"detectLocal.interfaceNamePrefix": "pod-interface-name-prefix", "iptables.masqueradeBit": "iptables-masquerade-bit", "iptables.localhostNodePorts": "iptables-localhost-nodeports", "nftables.masqueradeBit": "iptables-masquerade-bit",
 	"iptables.syncPeriod": "iptables-sync-period", "nftables.syncPeriod": "iptables-sync-period", "ipvs.syncPeriod": "ipvs-sync-period",
 	"iptables.minSyncPeriod": "iptables-min-sync-period", "nftables.minSyncPeriod": "iptables-min-sync-period", "ipvs.minSyncPeriod": "ipvs-min-sync-period",
 	"ipvs.scheduler": "ipvs-scheduler", "ipvs.excludeCIDRs": "ipvs-exclude-cidrs", "ipvs.tcpTimeout": "ipvs-tcp-timeout", "ipvs.tcpFinTimeout": "ipvs-tcpfin-timeout",

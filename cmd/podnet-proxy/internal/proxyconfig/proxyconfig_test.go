@@ -157,6 +157,25 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// TestLocalhostNodePorts: kube-proxy's default is on, so only who asks for it is told.
+func TestLocalhostNodePorts(t *testing.T) {
+	const text = " is not used: NodePorts are never served on 127.0.0.1, which would need route_localnet (CVE-2020-8558)"
+	path := file(t, "clusterCIDR: 10.0.0.0/8\niptables: {localhostNodePorts: true}\n")
+	for _, tt := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"--cluster-cidr", "10.0.0.0/8", "--iptables-localhost-nodeports"}, []string{"--iptables-localhost-nodeports" + text}},
+		{[]string{"--cluster-cidr", "10.0.0.0/8", "--iptables-localhost-nodeports=false"}, nil},
+		{[]string{"--config", path}, []string{`--config "` + path + `": iptables.localhostNodePorts` + text}},
+	} {
+		got, err := proxyconfig.Parse(tt.args, host)
+		if diff := cmp.Diff(tt.want, got.Warnings); diff != "" || err != nil {
+			t.Errorf("%v: %v (-want +got):\n%s", tt.args, err, diff)
+		}
+	}
+}
+
 func TestDefaultsIPv6(t *testing.T) {
 	got, err := proxyconfig.Parse([]string{"--config", file(t, "bindAddress: '::1'\nhealthzBindAddress: '::'\nclusterCIDR: 010.0.0.0/8\n")}, host)
 	if err != nil {
