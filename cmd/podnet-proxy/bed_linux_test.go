@@ -240,8 +240,15 @@ func (b *bed) remove(name string) {
 
 // ask asks a server from a namespace and returns who answered, and what client it saw.
 func ask(from *rtnltest.Netns, network, to string) (server, client string, err error) {
+	return askWithin(from, network, to, answerTime())
+}
+
+// silence is how long a packet that is dropped is waited for.
+const silence = 2 * time.Second
+
+func askWithin(from *rtnltest.Netns, network, to string, limit time.Duration) (server, client string, err error) {
 	err = from.Do(func() error {
-		c, err := net.DialTimeout(network, to, answerTime())
+		c, err := net.DialTimeout(network, to, limit)
 		if err != nil {
 			return err
 		}
@@ -297,11 +304,15 @@ func (b *bed) servers(from *rtnltest.Netns, network, to string, want ...string) 
 	})
 }
 
-// refused waits until connections are refused, or silently dropped.
+// unreachable waits until connections are refused, or silently dropped.
 func (b *bed) unreachable(from *rtnltest.Netns, to string, want error) {
 	b.t.Helper()
 	b.await(func() error {
-		server, _, err := ask(from, "tcp", to)
+		limit := answerTime()
+		if want == nil {
+			limit = silence
+		}
+		server, _, err := askWithin(from, "tcp", to, limit)
 		var timeout net.Error
 		switch {
 		case err == nil:

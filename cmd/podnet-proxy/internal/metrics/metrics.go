@@ -50,7 +50,7 @@ type Metrics struct {
 
 	duration, full, partial, programming, conntrackDuration  *prometheus.HistogramVec
 	last, noLocal                                            *prometheus.GaugeVec
-	failures, cleanupFailures, restoreFailures               *prometheus.CounterVec
+	failures, cleanupFailures                                *prometheus.CounterVec
 	partialRestoreFailures, conntrackDeleted, healthz, livez *prometheus.CounterVec
 
 	writes, heals, syncFailures, conntrackFailures prometheus.Counter

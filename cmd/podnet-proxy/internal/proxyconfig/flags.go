@@ -14,19 +14,19 @@ import (
 type Flags struct {
 	configFile, writeConfigTo, hostname, master, mode, services, clusterCIDR string
 
-	kube                                              v1alpha1.KubeProxyConfiguration
-	masqueradeAll                                     bool
-	masqueradeBit                                     int32
-	syncPeriod, minSync, ipvsSyncPeriod, ipvsMinSync  time.Duration
-	healthzPort, metricsPort                          int32
-	gates, vmodule, externalCIDRs                     []string
-	verbosity                                         int
-	logFormat                                         string
-	logFlush, hold                                    time.Duration
-	version, cleanup, cleanupKubeProxy, initOnly      bool
-	sysctlDir                                         string
-	replaceKubeProxy                                  bool
-	proxyMode, detectLocal, contentType, hiddenMetric string
+	kube                                             v1alpha1.KubeProxyConfiguration
+	masqueradeAll                                    bool
+	masqueradeBit                                    int32
+	syncPeriod, minSync, ipvsSyncPeriod, ipvsMinSync time.Duration
+	healthzPort, metricsPort                         int32
+	gates, vmodule, externalCIDRs                    []string
+	verbosity                                        int
+	logFormat                                        string
+	logFlush, hold                                   time.Duration
+	version, cleanup, cleanupKubeProxy, initOnly     bool
+	sysctlDir                                        string
+	replaceKubeProxy                                 bool
+	proxyMode, detectLocal, hiddenMetric             string
 }
 
 // own are the flags that count with --config too.
