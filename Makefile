@@ -69,7 +69,7 @@ race:
 
 # The tests that meet another kernel: Debian's, which has IPVS, in a guest of qemu (test/vm). -short:
 # fewer of the random states, which need no kernel for the most part. Others: make vm-test VM=./masq VM_FLAGS='-v -run Kernel'.
-VM ?= ./test/vm/vmtest ./rtnl/... ./internal/nfnl ./service/conntrack ./service/nft/... ./service/ipvs/... ./service/internal/wire
+VM ?= ./test/vm/vmtest ./rtnl/... ./internal/nfnl ./service/conntrack ./service/nft/... ./service/ipvs/... ./service/internal/wire ./examples/service-ipvs
 VM_FLAGS ?= -short
 vm-test:
 	@test/install-tools vm
