@@ -219,6 +219,9 @@ func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (foun
 		for _, p := range runs {
 			err = errors.Join(err, p.end())
 			found[p.name].child = p.peak
+			if s.logs != "" {
+				p.keep(filepath.Join(s.logs, fmt.Sprintf("%s-%dx%d", p.name, w.dataset.services, w.endpoints)))
+			}
 		}
 	}()
 	for _, c := range all {
@@ -232,9 +235,6 @@ func (b *bench) serviceSize(w *world, all []contestant, s serviceSettings) (foun
 		}
 		if err != nil {
 			return found, nil, fmt.Errorf("%s: %w; asked for in vain: %s; log: %s", c.name, err, p.api.missing(), tail(p.log.Bytes(), 2000))
-		}
-		if s.logs != "" {
-			p.keep(filepath.Join(s.logs, fmt.Sprintf("%s-%dx%d", c.name, w.dataset.services, w.endpoints)))
 		}
 		if found[c.name].unfinished(p) {
 			if err := p.end(); err != nil { // it would go on trying
