@@ -29,6 +29,11 @@ const (
 	heals    = agentPkg + "TestFaultHeals/event/"
 	silent   = agentPkg + "TestFaultHeals/silent/" // an agent that hears no event of the kernel
 	api      = agentPkg + "TestFaultKubernetes/"   // a real API server
+	proxyPkg = "cmd/podnet-proxy "
+	nft      = "service/nft "
+	ipvs     = "service/ipvs "
+	iptables = "service/iptables "
+	source   = "service/kube "
 )
 
 // hostGW is a fault of the backend host-gw, both ways.
@@ -44,7 +49,9 @@ var catalogue = []area{
 	{"A. CNI plugin and IPAM", pluginRows},
 	{"B. Agent: VXLAN and host-gw", agentRows},
 	{"C. Masquerade and netfilter", masqueradeRows},
+	{"D. Service proxy", serviceRows},
 	{"E. Control plane and time", controlRows},
+	{"E. Control plane and time: the service proxy", proxyControlRows},
 }
 
 const (
