@@ -40,6 +40,7 @@ service/servicetest:        service internal github.com/google/go-cmp
 service/kube:               service internal k8s.io/api k8s.io/apimachinery k8s.io/client-go
 service/nft:                service internal github.com/google/nftables golang.org/x/sys/unix
 service/ipvs:               service rtnl internal github.com/moby/ipvs github.com/google/nftables golang.org/x/sys/unix
+service/ipvs/ipvstest:      internal/nfnl/nfnltest rtnl/rtnltest service/servicetest service internal rtnl github.com/google/go-cmp
 service/iptables:           service internal github.com/coreos/go-iptables golang.org/x/sys/unix
 service/iptables/iptablestest: service/servicetest service github.com/google/go-cmp
 service/conntrack:          internal golang.org/x/sys/unix

@@ -241,12 +241,12 @@ func TestKernelAffinity(t *testing.T) {
 		}
 		return left
 	}
-	for end := time.Now().Add(10 * time.Second); expires() > time.Hour-100*time.Millisecond; {
+	before := expires()
+	for end := time.Now().Add(10 * time.Second); before == 0 || before > time.Hour-100*time.Millisecond; before = expires() { // 0: a dump on 6.1 that missed it
 		if time.Now().After(end) {
-			t.Fatal("the time that is left does not pass")
+			t.Fatalf("the time that is left does not pass: %s", before)
 		}
 	}
-	before := expires()
 	stays()
 	if after := expires(); after <= before || after > time.Hour {
 		t.Errorf("%s are left, after another connection %s", before, after)
