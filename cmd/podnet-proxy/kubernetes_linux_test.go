@@ -202,9 +202,13 @@ func kubeServerGone(t *testing.T, b *kubeBed) {
 		return nil
 	})
 	b.servers(b.client, "tcp", "10.96.0.10:81", pod(false, 2))
-	if code, _, body, err := b.get("http://127.0.0.1:10256/livez"); code != 200 {
-		t.Errorf("livez %d %s, %v", code, body, err)
-	}
+	b.await(func() error {
+		code, _, body, err := b.get("http://127.0.0.1:10256/livez")
+		if err == nil && code != 200 {
+			err = fmt.Errorf("livez %d %s", code, body)
+		}
+		return err
+	})
 	b.kill(syscall.SIGKILL)
 	b.start()
 	if err := b.plane.Start(t.Context(), controlplane.APIServer); err != nil {
