@@ -31,7 +31,8 @@ type applying struct {
 	failed map[service.Name]error
 	writes int
 
-	missing error // there is no such scheduler as that of all Services
+	missing error            // there is no such scheduler as that of all Services
+	modules map[string]error // of schedulers that were asked for
 }
 
 func (a *applying) fail(n service.Name, err error) {
@@ -52,6 +53,9 @@ func (a *applying) run(full bool) error {
 		return err
 	}
 	plans := a.plan()
+	if a.missing != nil {
+		return a.missing
+	}
 	if err := a.come(); err != nil {
 		return err
 	}
@@ -101,12 +105,50 @@ func (a *applying) plan() []serverPlan {
 				continue
 			}
 		}
+		p := a.s.planServer(k)
+		if err := a.loaded(p); err != nil {
+			a.fail(p.name, err) // it stays dirty
+			continue
+		}
 		delete(a.s.dirty, k)
-		if p := a.s.planServer(k); len(p.first)+len(p.come)+len(p.leave) > 0 {
+		if len(p.first)+len(p.come)+len(p.leave) > 0 {
 			plans = append(plans, p)
 		}
 	}
 	return plans
+}
+
+// loaded makes sure that the scheduler of a virtual server is one that the kernel may be asked for.
+func (a *applying) loaded(p serverPlan) error {
+	if len(p.first) == 0 {
+		return nil
+	}
+	name := p.first[0].Settings.Scheduler
+	shows, must := loadFirst[name]
+	if !must {
+		return nil
+	}
+	if err, asked := a.modules[name]; asked {
+		return err
+	}
+	_, err := a.k.Net.Sysctl(a.ctx, shows)
+	if err != nil {
+		err = notLoaded(name, err)
+		if a.isDefault(name) {
+			a.missing = err
+		}
+	}
+	if a.modules == nil {
+		a.modules = map[string]error{}
+	}
+	a.modules[name] = err
+	return err
+}
+
+// isDefault reports whether a scheduler is that of Services that name none.
+func (a *applying) isDefault(name string) bool {
+	byDefault, _, _ := strings.Cut(a.o.Scheduler, ":")
+	return name == byDefault
 }
 
 // come commits rules and elements that are wanted.
@@ -126,7 +168,7 @@ func (a *applying) come() error {
 		if t.make {
 			a.rerecord(t, add)
 		}
-		n, f := t.change(&tx, ruleset{a.s.node, a.s.ranges, a.s.lengthsOf(t.service)})
+		n, f := t.change(&tx, ruleset{a.s.node, a.s.ranges, a.s.lengthsOf(t.service)}, t.make && a.s.needs(t.service))
 		a.writes += n
 		done = append(done, f)
 	}
@@ -233,6 +275,7 @@ func (a *applying) routes(plan rtnl.Plan, result func(rtnl.Route, error)) {
 	if len(plan) == 0 {
 		return
 	}
+	slices.SortFunc(plan, func(x, y rtnl.Change) int { return x.Object.(rtnl.Route).Dst.Compare(y.Object.(rtnl.Route).Dst) })
 	errs := a.k.Net.Write(a.ctx, plan)
 	for i, c := range plan {
 		var err error
@@ -326,7 +369,7 @@ func (a *applying) serverFailed(p serverPlan, err error) {
 	}
 	a.fail(p.name, err)
 	if e, ok := errors.AsType[*Error](err); ok && a.missing == nil {
-		if module, _ := e.missingScheduler(); module != "" && strings.HasPrefix(a.o.Scheduler, e.Change.Settings.Scheduler) {
+		if module, _ := e.missingScheduler(); module != "" && a.isDefault(e.Change.Settings.Scheduler) {
 			a.missing = err
 		}
 	}

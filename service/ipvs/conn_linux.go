@@ -349,11 +349,32 @@ func (c *Conn) realsOf(ctx context.Context, k Key) ([]Real, error) {
 			}
 		})
 	})
+	if err == nil && len(all) == 0 {
+		err = c.exists(k) // the list of nobody is empty too
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ipvs: list real servers of %s: %w", k, err)
 	}
 	slices.SortFunc(all, func(a, b Real) int { return a.Addr.Compare(b.Addr) })
 	return all, nil
+}
+
+// exists asks for one virtual server.
+func (c *Conn) exists(k Key) error {
+	c.seq++
+	c.out.buf = c.out.buf[:0]
+	c.out.begin(c.family, cmdGetService, unix.NLM_F_ACK, c.seq)
+	c.out.endNest(c.out.key(k))
+	c.out.end()
+	return c.ask(func(_ uint32, errno syscall.Errno) error {
+		switch errno {
+		case 0:
+			return nil
+		case unix.ESRCH:
+			return fmt.Errorf("%w: %w", errno, fs.ErrNotExist)
+		}
+		return errno
+	}, func([]byte) {})
 }
 
 // dump asks for a list. One that was interrupted starts over after reset.

@@ -60,7 +60,7 @@ func (d *Dataplane) observe(ctx context.Context) (service.Observed, error) {
 	}
 	foreign := d.s.load(f) && d.applied
 	for _, t := range d.tables {
-		foreign = foreign || t.make && d.applied
+		foreign = foreign || t.make && t.kept
 		if t.make {
 			d.s.lost(t.service)
 		}

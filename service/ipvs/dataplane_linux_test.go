@@ -352,6 +352,7 @@ func TestLacks(t *testing.T) {
 		{"module", func(n *ipvstest.Node) { n.IPVS.Missing = true }, ipvs.Options{}, []string{"modprobe ip_vs", "CONFIG_IP_VS", "nftables"}},
 		{"conntrack", func(n *ipvstest.Node) { n.SetSysctl("conntrack", "") }, ipvs.Options{}, []string{"CONFIG_IP_VS_NFCT"}},
 		{"scheduler of all", func(n *ipvstest.Node) { n.IPVS.Lacks = []string{"wrr"} }, ipvs.Options{Scheduler: "wrr"}, []string{"ip_vs_wrr", "CONFIG_IP_VS_WRR", "choose another"}},
+		{"scheduler to be loaded first", func(n *ipvstest.Node) { n.SetSysctl("lblc_expiration", "") }, ipvs.Options{Scheduler: "lblc"}, []string{"modprobe ip_vs_lblc", "CONFIG_IP_VS_LBLC"}},
 		{"unknown scheduler", func(*ipvstest.Node) {}, ipvs.Options{Scheduler: "best"}, []string{"Options.Scheduler", `"best"`, "rr, sed, sh"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -380,6 +381,7 @@ func TestServiceScheduler(t *testing.T) {
 		{"sh:sh-port", "-A -t 10.96.0.10:80 -s sh -b flag-2", ""},
 		{"mh", "-A -t 10.96.0.10:80 -s mh -b flag-2", ""},
 		{"best", "no -A -t 10.96.0.10:80 -s rr", `scheduler "best" is unknown`},
+		{"lblcr", "-A -t 10.96.0.10:80 -s lblcr", ""},
 		{"twos", "no -A -t 10.96.0.10:80 -s twos", "CONFIG_IP_VS_TWOS"},
 	} {
 		n := newNode()

@@ -19,8 +19,8 @@ func skip(_ string, f flowtable.Flow) string {
 	return ""
 }
 
-// ask leaves out the same of random states.
-func ask(w servicetest.World, p servicetest.Packet) bool {
+// askable leaves out the same of random states.
+func askable(w servicetest.World, p servicetest.Packet) bool {
 	want, err := w.Lookup(p)
 	if err != nil || want.Outcome != servicetest.Pass || slices.Contains(w.Local, p.To) {
 		return true
@@ -70,7 +70,7 @@ func TestFlows(t *testing.T) {
 
 // TestRandom: random states against the oracle.
 func TestRandom(t *testing.T) {
-	o := servicetest.RandomOptions{States: 4000, Agrees: agrees, Ask: ask}
+	o := servicetest.RandomOptions{States: 4000, Agrees: agrees, Ask: askable}
 	if testing.Short() {
 		o.States = 400
 	}

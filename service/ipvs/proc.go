@@ -32,7 +32,7 @@ func parseProc(r io.Reader, server func(Key), real func(Key, Real)) error {
 		f := split(line, fields[:0])
 		var ok bool
 		switch {
-		case len(f) >= 6 && string(f[0]) == "->":
+		case len(f) > 0 && string(f[0]) == "->":
 			var one Real
 			if one, ok = parseReal(f[1:]); ok {
 				if key.Mark != 0 {
@@ -92,6 +92,9 @@ func parseServer(f [][]byte) (Key, bool) {
 func (k Key) known() bool { return k.Mark != 0 || k.Protocol != 0 }
 
 func parseReal(f [][]byte) (Real, bool) {
+	if len(f) < 5 {
+		return Real{}, false
+	}
 	addr, ok := parseAddr(f[0])
 	weight, err1 := strconv.Atoi(string(f[2]))
 	active, err2 := strconv.ParseUint(string(f[3]), 10, 32)

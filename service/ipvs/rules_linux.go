@@ -35,7 +35,8 @@ const (
 	beforeInput = 90  // of IPVS, behind everybody's filters
 	afterInput  = 101 // what IPVS did not take
 	beforeLocal = -99 // of IPVS in output, behind nat
-	source      = 95  // nat postrouting, before package masq
+	afterLocal  = -97
+	source      = 95 // nat postrouting, before package masq
 	afterSource = 110
 )
 
@@ -199,7 +200,7 @@ func (f *family) chains(r ruleset) []chainSpec {
 		shield.add(one(f.load(reg(0), f.daddr), member(vips, reg(0)), &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.nf), RegAddrMin: reg(0)}))
 		all = append(all, shield)
 	}
-	return append(all, f.input(r), f.output(r), f.stray(), f.postrouting(r), f.unmark())
+	return append(all, f.input(r), f.output(r), f.stray("stray-input", nfnl.Input, afterInput), f.stray("stray-output", nfnl.Output, afterLocal), f.postrouting(r), f.unmark())
 }
 
 func (f *family) input(r ruleset) chainSpec {
@@ -302,8 +303,8 @@ func (f *family) nodePorts(n service.Node) [][]expr.Any {
 }
 
 // stray gets what IPVS did not take. Without it, all ports of this node would be reachable at the addresses of Services (kubernetes#72236). Pings are answered.
-func (f *family) stray() chainSpec {
-	c := chainSpec{Chain: nfnl.Chain{Name: "stray", Type: "filter", Hook: nfnl.Input, Priority: afterInput}}
+func (f *family) stray(name string, h nfnl.Hook, priority int32) chainSpec {
+	c := chainSpec{Chain: nfnl.Chain{Name: name, Type: "filter", Hook: h, Priority: priority}}
 	c.add(known(), one(verdict(expr.VerdictAccept, "")))
 	c.add(one(
 		f.load(reg(0), f.daddr), member(vips, reg(0)),

@@ -233,6 +233,24 @@ func (s *state) countLength(e element, by int) {
 	}
 }
 
+// needs reports whether something of a family is wanted or there.
+func (s *state) needs(f service.Family) bool {
+	if slices.ContainsFunc(s.ranges, func(p netip.Prefix) bool { return service.FamilyOf(p.Addr()) == f }) {
+		return true
+	}
+	for k := range s.wantServers {
+		if k.Family == f {
+			return true
+		}
+	}
+	for k := range s.haveServers {
+		if k.Family == f {
+			return true
+		}
+	}
+	return false
+}
+
 // lengthsOf returns the lengths of source ranges that are in use in a family.
 func (s *state) lengthsOf(f service.Family) []int {
 	var all []int

@@ -49,6 +49,7 @@ type table struct {
 	name nfnl.Table
 
 	exists bool
+	kept   bool                // it is ours to keep, so that its absence is somebody else's doing
 	make   bool                // it is missing, or not as it should be: made anew
 	rules  map[string][]string // the comments of the rules, by chain
 }
@@ -114,7 +115,10 @@ func (t *table) read(ctx context.Context, k Tables, to map[element]uint32) error
 }
 
 // change puts the table's chains and rules into a transaction where they are not as wanted, and returns how many objects that are.
-func (t *table) change(tx *nfnl.Transaction, r ruleset) (written int, done func()) {
+func (t *table) change(tx *nfnl.Transaction, r ruleset, needed bool) (written int, done func()) {
+	if !t.exists && !t.kept && !needed {
+		return 0, func() {} // a host may lack a family
+	}
 	specs := t.chains(r)
 	if t.make {
 		tx.AddTable(t.name)
@@ -149,7 +153,7 @@ func (t *table) change(tx *nfnl.Transaction, r ruleset) (written int, done func(
 		}
 		written++
 	}
-	return written, func() { t.exists, t.make, t.rules = true, false, rules }
+	return written, func() { t.exists, t.kept, t.make, t.rules = true, true, false, rules }
 }
 
 // nfElement is an element as the kernel takes it.

@@ -45,7 +45,7 @@ func TestWireRandom(t *testing.T) {
 		martian := slices.ContainsFunc(w.Services, func(s service.Service) bool {
 			return slices.Contains(s.LoadBalancerIPs, p.From) || slices.Contains(s.ExternalIPs, p.From)
 		})
-		return !martian && ask(w, p)
+		return !martian && askable(w, p)
 	}}
 	if testing.Short() {
 		o.States = 20

@@ -1,6 +1,7 @@
 package ipvstest_test
 
 import (
+	"os/exec"
 	"testing"
 
 	"github.com/podnet/podnet/rtnl/rtnltest"
@@ -15,6 +16,9 @@ func TestFakeContract(t *testing.T) {
 
 func TestKernelContract(t *testing.T) {
 	vmtest.RequireIPVS(t)
+	if out, err := exec.Command("modprobe", "-a", "ip_vs_lblc", "ip_vs_lblcr").CombinedOutput(); err != nil { // see loadFirst in package ipvs
+		t.Fatalf("%v: %s", err, out)
+	}
 	ipvstest.Contract(t, func(t testing.TB) ipvs.IPVS {
 		c, err := ipvs.OpenConn(rtnltest.NewNetns(t).Path())
 		if err != nil {

@@ -32,6 +32,7 @@ func NewNode() *Node {
 	host := rtnltest.NewKernel()
 	n := &Node{IPVS: NewIPVS(), Tables: &nfnltest.Kernel{}, Net: host.Netns("node"), Host: host, sysctls: map[string]string{
 		"conntrack": "0", "expire_nodest_conn": "0", "expire_quiescent_template": "0", "conn_reuse_mode": "1",
+		"lblc_expiration": "86400000", "lblcr_expiration": "86400000",
 	}}
 	n.must(rtnl.Plan{{Verb: rtnl.Set, Object: rtnl.Link{Name: "lo", Up: rtnl.On}}, {Verb: rtnl.Add, Object: rtnl.Link{Name: "eth0", Kind: rtnl.KindBridge, Up: rtnl.On}}})
 	return n
