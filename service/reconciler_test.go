@@ -1,9 +1,11 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -274,6 +276,29 @@ func TestRun(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestFaultsAreLoggedOnce: a Service that changes often does not repeat what is wrong with it.
+func TestFaultsAreLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := New(&script{}, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		r.SetService(other("a"))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.Run(ctx) }()
+		for _, last := range []string{"127.0.0.1", "127.0.0.1", "10.244.1.9", "127.0.0.1"} { // twice wrong, mended, wrong again
+			for i := range 2 {
+				r.SetSlice(named("a"), "", endpoints(fmt.Sprintf("10.244.1.%d", 1+i), last))
+				time.Sleep(time.Second)
+			}
+		}
+		cancel()
+		<-done
+		if n := strings.Count(log.String(), "left out"); n != 2 {
+			t.Errorf("logged %d times, want 2:\n%s", n, log.String())
 		}
 	})
 }

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -28,6 +29,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	defer resync.stop()
 	resync.in(r.o.ResyncPeriod)
 	retry := firstRetry
+	told := map[Name][]Fault{}
 	var started time.Time
 	for {
 		select {
@@ -52,7 +54,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		r.log(report, err)
+		r.log(report, err, told)
 		if err == nil && len(report.Failed) == 0 {
 			retry = firstRetry
 			due.stop()
@@ -83,7 +85,8 @@ func (r *Reconciler) watch(ctx context.Context) {
 	}
 }
 
-func (r *Reconciler) log(report Report, err error) {
+// log writes a sync down. told holds the faults that were written down already, so that a Service which changes often does not repeat them.
+func (r *Reconciler) log(report Report, err error, told map[Name][]Fault) {
 	name := r.dataplane.Capabilities().Name
 	if err != nil {
 		r.o.Logger.Error("sync failed; tried again", "dataplane", name, "err", err)
@@ -92,9 +95,14 @@ func (r *Reconciler) log(report Report, err error) {
 	for n, err := range report.Failed {
 		r.o.Logger.Error("Service not in place; tried again", "dataplane", name, "service", n, "err", err)
 	}
-	for n, faults := range report.Faults {
-		for _, f := range faults {
-			r.o.Logger.Warn("part of a Service left out", "service", n, "fault", f)
+	for _, n := range report.Planned {
+		for _, f := range report.Faults[n] {
+			if !slices.Contains(told[n], f) {
+				r.o.Logger.Warn("part of a Service left out", "service", n, "fault", f)
+			}
+		}
+		if told[n] = report.Faults[n]; told[n] == nil {
+			delete(told, n)
 		}
 	}
 	if report.Writes > 0 {
