@@ -188,7 +188,9 @@ func TestFaults(t *testing.T) {
 		{"protocol", node, func(s *Service) { s.Ports = append(s.Ports, Port{"x", 47, 1, 0}) }, Slice{}, "web: ClusterIP 10.96.0.1:80 reject (spec.ports.protocol protocol 47)\n"},
 		{"port 0", node, func(s *Service) { s.Ports = append(s.Ports, Port{"x", TCP, 0, 0}) }, Slice{}, "web: ClusterIP 10.96.0.1:80 reject (spec.ports.port 0)\n"},
 		{"port twice", node, func(s *Service) { s.Ports = append(s.Ports, Port{"x", TCP, 80, 0}) }, Slice{}, "web: ClusterIP 10.96.0.1:80 reject (spec.ports x 80/TCP)\n"},
-		{"node port twice", node, func(s *Service) { s.Ports = []Port{{"a", TCP, 80, 30080}, {"b", TCP, 81, 30080}, {"c", UDP, 80, 30080}} }, Slice{},
+		{"node port twice", node, func(s *Service) {
+			s.Ports = []Port{{"a", TCP, 80, 30080}, {"b", TCP, 81, 30080}, {"c", UDP, 80, 30080}}
+		}, Slice{},
 			"web: ClusterIP 10.96.0.1:80 reject NodePort 30080 reject ClusterIP 10.96.0.1:81 reject ClusterIP 10.96.0.1:80 reject NodePort 30080 reject (spec.ports.nodePort 30080)\n"},
 		{"number twice, other protocol", node, func(s *Service) { s.Ports = append(s.Ports, Port{"x", UDP, 80, 0}) }, Slice{}, "web: ClusterIP 10.96.0.1:80 reject ClusterIP 10.96.0.1:80 reject\n"},
 		{"ClusterIP in loopback", node, func(s *Service) { s.ClusterIPs = addrs("127.0.0.1") }, Slice{}, "web: (spec.clusterIPs 127.0.0.1)\n"},
