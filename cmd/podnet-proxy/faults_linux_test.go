@@ -87,7 +87,7 @@ func TestFaultRestart(t *testing.T) {
 	if n := b.synRetransmits() - lostSYN; lost.Load() > 0 || n > 0 {
 		t.Errorf("%d of %d connections failed, %d lost a SYN", lost.Load(), sent.Load(), n)
 	}
-	t.Attr("lost", fmt.Sprintf("%d of %d", lost.Load(), sent.Load()))
+	t.Attr("failed", fmt.Sprintf("%d of %d", lost.Load(), sent.Load()))
 	t.Logf("20 restarts, %.0f connections per second", rate)
 }
 

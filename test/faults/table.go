@@ -48,7 +48,7 @@ func outages(r row, outcomes map[string]outcome) string {
 
 // measured are the other things that are measured, in the order in which they are told.
 var measured = []struct{ key, text string }{
-	{"lost", "lost %s packets"}, {"detected", "noticed after %s"}, {"recovered", "in touch again after %s"}, {"held", "held for %s"}, {"cpu", "%s of a CPU"}, {"change", "a change takes %s"}, {"memory", "%s at the peak"},
+	{"lost", "lost %s packets"}, {"detected", "noticed after %s"}, {"recovered", "in touch again after %s"}, {"held", "held for %s"}, {"cpu", "%s of a CPU"}, {"failed", "%s connections failed"}, {"change", "a change takes %s"}, {"memory", "%s at the peak"},
 }
 
 func figures(r row, outcomes map[string]outcome) string {
