@@ -54,6 +54,8 @@ internal/check:             rtnl
 internal/peers:             rtnl internal/reconcile internal/check
 internal/netns:             golang.org/x/sys/unix
 internal/subnetenv:         golang.org/x/sys/unix internal
+internal/netlock:           golang.org/x/sys/unix
+internal/descfiles:         github.com/fsnotify/fsnotify
 internal/nfnl:              golang.org/x/sys/unix github.com/google/nftables github.com/mdlayher/netlink internal
 
 # The edge may import anything, but not a sibling command.

@@ -518,7 +518,7 @@ func TestStranger(t *testing.T) {
 	if os.Getenv(strangerEnv) == "" {
 		t.Skip("a process of TestFaultSecondAgent")
 	}
-	l, err := net.Listen("unix", netLockName)
+	l, err := net.Listen("unix", "@podnet-agent")
 	if err != nil {
 		t.Fatal(err)
 	}

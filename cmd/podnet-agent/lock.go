@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/podnet/podnet/internal/netlock"
 )
 
 // lockNode keeps a second agent away from this node: its state directory and its network namespace.
@@ -16,7 +18,7 @@ func lockNode(dir string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	unlockNetwork, err := lockNetwork()
+	unlockNetwork, err := netlock.Take("podnet-agent")
 	if err != nil {
 		return nil, errors.Join(err, unlockDir())
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/proxyconfig"
+	"github.com/podnet/podnet/internal/netlock"
 	"github.com/podnet/podnet/service/conntrack"
 )
 
@@ -51,7 +52,7 @@ func (p *proxy) serve(ctx context.Context) error {
 	for _, w := range c.Warnings {
 		p.log.Warn(w)
 	}
-	unlock, err := lockNetwork()
+	unlock, err := netlock.Take("podnet-proxy")
 	if err != nil {
 		return err
 	}
@@ -142,7 +143,7 @@ func limitMemory() {
 func (p *proxy) cleanup(ctx context.Context) error {
 	var faults []error
 	if p.config.Cleanup {
-		unlock, err := lockNetwork()
+		unlock, err := netlock.Take("podnet-proxy")
 		if err != nil {
 			return err
 		}

@@ -17,9 +17,8 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/fsnotify/fsnotify"
-
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/node"
+	"github.com/podnet/podnet/internal/descfiles"
 )
 
 // Options are the knobs of a Source; the zero Options works.
@@ -73,7 +72,7 @@ func (s *Source) Snapshot() node.Snapshot { return *s.snapshot.Load() }
 
 // Scan looks once and reports whether the snapshot changed.
 func (s *Source) Scan() bool {
-	paths, err := s.list()
+	paths, err := descfiles.List(s.path)
 	var problems []string
 	if err != nil {
 		problems = append(problems, "nodes kept as they were: "+err.Error())
@@ -84,31 +83,6 @@ func (s *Source) Scan() bool {
 	next.Nodes, next.Problems = s.merge(problems)
 	old := s.snapshot.Swap(next)
 	return old.Synced != next.Synced || !slices.EqualFunc(old.Nodes, next.Nodes, node.Node.Equal) || !slices.Equal(old.Problems, next.Problems)
-}
-
-// list returns the paths of the description files, sorted.
-func (s *Source) list() ([]string, error) {
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{s.path}, nil
-	}
-	entries, err := os.ReadDir(s.path)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, e := range entries {
-		switch name := e.Name(); strings.ToLower(filepath.Ext(name)) {
-		case ".yaml", ".yml", ".json":
-			if !strings.HasPrefix(name, ".") && !e.IsDir() {
-				paths = append(paths, filepath.Join(s.path, name))
-			}
-		}
-	}
-	return paths, nil
 }
 
 // read reads the files that changed and forgets those that are gone.
@@ -243,60 +217,11 @@ func (s *Source) merge(problems []string) ([]node.Node, []string) {
 	return nodes, problems
 }
 
-// settle is how long a burst of events is gathered before a look.
-const settle = 20 * time.Millisecond
-
 // Run looks until ctx ends, and calls notify after each look that changed the snapshot.
 func (s *Source) Run(ctx context.Context, notify func()) error {
-	watcher, err := fsnotify.NewWatcher()
-	var events <-chan fsnotify.Event
-	var faults <-chan error
-	if err != nil {
-		s.log.Warn("node descriptions are not watched, only polled", "path", s.path, "poll", s.poll, "err", err)
-	} else {
-		defer watcher.Close()
-		events, faults = watcher.Events, watcher.Errors
-	}
-	poll := time.NewTicker(s.poll)
-	defer poll.Stop()
-	look := time.NewTimer(0)
-	defer look.Stop()
-	due, gap := true, settle
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-events:
-		case <-faults: // events were lost: look
-		case <-poll.C:
-		case <-look.C:
-			due = false
-			s.watch(watcher)
-			start := time.Now()
-			if s.Scan() {
-				notify()
-			}
-			gap = max(settle, 4*time.Since(start)) // never more than a fifth of one CPU
-			continue
+	return descfiles.Watching{Path: s.path, Poll: s.poll, Logger: s.log}.Watch(ctx, func() {
+		if s.Scan() {
+			notify()
 		}
-		if !due {
-			due = true
-			look.Reset(gap)
-		}
-	}
-}
-
-// watch watches the directory (again: one that was removed and made anew needs a new watch). The directory, not the file: a file that is
-// replaced by rename is another one.
-func (s *Source) watch(w *fsnotify.Watcher) {
-	if w == nil {
-		return
-	}
-	dir := s.path
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		dir = filepath.Dir(dir)
-	}
-	if err := w.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Debug("watch node descriptions", "path", dir, "err", err)
-	}
+	})
 }

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,8 +16,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/fsnotify/fsnotify"
-
+	"github.com/podnet/podnet/internal/descfiles"
 	"github.com/podnet/podnet/service"
 	"github.com/podnet/podnet/service/kube"
 )
@@ -70,9 +68,6 @@ type fileID struct {
 // raceWindow is the coarsest time stamp of a file system in use: ext4 with 128-byte inodes counts seconds.
 const raceWindow = 2 * time.Second
 
-// settle is how long a burst of events is gathered before a look.
-const settle = 20 * time.Millisecond
-
 // New returns a Source that reads path, a file or a directory. Nothing is read before Run.
 func New(path string, sink kube.Sink, o Options) *Source {
 	if o.Poll == 0 {
@@ -107,60 +102,12 @@ func (s *Source) Node() kube.Node { return kube.Node{Exists: true} }
 
 // Run looks until ctx ends, and returns its error.
 func (s *Source) Run(ctx context.Context) error {
-	watcher, err := fsnotify.NewWatcher()
-	var events <-chan fsnotify.Event
-	var faults <-chan error
-	if err != nil {
-		s.o.Logger.Warn("the descriptions of Services are not watched, only polled", "path", s.path, "poll", s.o.Poll, "err", err)
-	} else {
-		defer watcher.Close()
-		events, faults = watcher.Events, watcher.Errors
-	}
-	poll := time.NewTicker(s.o.Poll)
-	defer poll.Stop()
-	look := time.NewTimer(0)
-	defer look.Stop()
-	due, gap := true, settle
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-events:
-		case <-faults: // events were lost: look
-		case <-poll.C:
-		case <-look.C:
-			due = false
-			s.watch(watcher)
-			start := time.Now()
-			s.Scan()
-			gap = min(max(settle, 4*time.Since(start)), time.Second) // mostly never more than a fifth of one CPU; a change waits for a second at most
-			continue
-		}
-		if !due {
-			due = true
-			look.Reset(gap)
-		}
-	}
-}
-
-// watch watches the directory (again: one that was removed and made anew needs a new watch). The directory, not the file: a file that is
-// replaced by rename is another one.
-func (s *Source) watch(w *fsnotify.Watcher) {
-	if w == nil {
-		return
-	}
-	dir := s.path
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		dir = filepath.Dir(dir)
-	}
-	if err := w.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.o.Logger.Debug("watch the descriptions of Services", "path", dir, "err", err)
-	}
+	return descfiles.Watching{Path: s.path, Poll: s.o.Poll, Logger: s.o.Logger}.Watch(ctx, s.Scan)
 }
 
 // Scan looks once and passes on what changed.
 func (s *Source) Scan() {
-	paths, err := s.list()
+	paths, err := descfiles.List(s.path)
 	var faults []string
 	if err != nil {
 		faults = append(faults, "everything kept as it was: "+err.Error())
@@ -212,31 +159,6 @@ func (s *Source) done(err error, faults []string) {
 		s.status.IsSynced = true
 		close(s.synced)
 	}
-}
-
-// list returns the paths of the description files, sorted.
-func (s *Source) list() ([]string, error) {
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{s.path}, nil
-	}
-	entries, err := os.ReadDir(s.path)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, e := range entries {
-		switch name := e.Name(); strings.ToLower(filepath.Ext(name)) {
-		case ".yaml", ".yml", ".json":
-			if !strings.HasPrefix(name, ".") && !e.IsDir() {
-				paths = append(paths, filepath.Join(s.path, name))
-			}
-		}
-	}
-	return paths, nil
 }
 
 // read reads the files that changed and forgets those that are gone.

@@ -1,4 +1,4 @@
-package main
+package netlock
 
 import (
 	"errors"
@@ -9,13 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netLockName is an abstract socket: each network namespace has such names of its own, and the kernel frees one when its process dies.
-const netLockName = "@podnet-proxy"
-
-// lockNetwork keeps a second proxy out of this network namespace: both would take the other's objects for their own.
-// Everybody may take the name, so one that another user holds does not count.
-func lockNetwork() (unlock func() error, err error) {
-	address := &net.UnixAddr{Name: netLockName, Net: "unix"}
+// Take keeps a second process of a program out of this network namespace until unlock, or until this process dies. The error names the process that is in it.
+//
+// The lock is an abstract socket: each network namespace has such names of its own, and the kernel frees one when its process dies. Everybody may take the name, so
+// one that another user holds does not count.
+func Take(program string) (unlock func() error, err error) {
+	address := &net.UnixAddr{Name: "@" + program, Net: "unix"}
 	l, err := net.ListenUnix("unix", address)
 	if err == nil {
 		go func() { // whoever looks at the name leaves the queue free for the next
@@ -30,7 +29,7 @@ func lockNetwork() (unlock func() error, err error) {
 	}
 	none := func() error { return nil }
 	c, err := net.DialUnix("unix", nil, address)
-	if err != nil { // not a listening stream socket, so not a proxy; or one that just ended
+	if err != nil { // not a listening stream socket, so not the program; or one that just ended
 		return none, nil
 	}
 	defer c.Close()
@@ -46,5 +45,5 @@ func lockNetwork() (unlock func() error, err error) {
 	if holder.Uid != 0 && int(holder.Uid) != os.Geteuid() {
 		return none, nil
 	}
-	return nil, fmt.Errorf("another podnet-proxy (process %d) works in this network namespace: stop it first", holder.Pid)
+	return nil, fmt.Errorf("another %s (process %d) works in this network namespace: stop it first", program, holder.Pid)
 }
