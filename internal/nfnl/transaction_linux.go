@@ -200,10 +200,15 @@ func (t *Transaction) AddRule(table Table, r Rule) {
 	})
 }
 
+// directed are the keys of ct that belong to a direction. Those with a family in their name are not in google/nftables.
+var directed = [...]expr.CtKey{
+	expr.CtKeySRC, expr.CtKeyDST, expr.CtKeyPROTOSRC, expr.CtKeyPROTODST, unix.NFT_CT_SRC_IP, unix.NFT_CT_DST_IP, unix.NFT_CT_SRC_IP6, unix.NFT_CT_DST_IP6,
+}
+
 // marshal is expr.Marshal, but for the direction of ct: v0.3.0 of google/nftables writes four bytes where the kernel wants one, and logs that.
 func marshal(family byte, x expr.Any) ([]byte, error) {
 	ct, ok := x.(*expr.Ct)
-	if !ok || ct.SourceRegister || ct.Key != expr.CtKeySRC && ct.Key != expr.CtKeyDST && ct.Key != expr.CtKeyPROTOSRC && ct.Key != expr.CtKeyPROTODST {
+	if !ok || ct.SourceRegister || !slices.Contains(directed[:], ct.Key) {
 		return expr.Marshal(family, x)
 	}
 	var e encoder

@@ -19,14 +19,16 @@ type family struct {
 	words        uint32 // registers that an address takes
 	saddr, daddr uint32 // offsets in the header
 	addr         nfnl.Type
-	icmp         byte
-	unreachable  uint8 // the code for ports
-	loopback     netip.Prefix
+	// ctDestination is the key of ct with a family of its own (Linux 4.16): the general one has no length for nft 1.0.6, which aborts when that is part of a set's key.
+	ctDestination expr.CtKey
+	icmp          byte
+	unreachable   uint8 // the code for ports
+	loopback      netip.Prefix
 }
 
 var families = [...]*family{
-	{service.IPv4, nfnl.IPv4, 1, 12, 16, nfnl.TypeAddr4, unix.IPPROTO_ICMP, 3, netip.MustParsePrefix("127.0.0.0/8")},
-	{service.IPv6, nfnl.IPv6, 4, 8, 24, nfnl.TypeAddr6, unix.IPPROTO_ICMPV6, 4, netip.MustParsePrefix("::1/128")},
+	{service.IPv4, nfnl.IPv4, 1, 12, 16, nfnl.TypeAddr4, unix.NFT_CT_DST_IP, unix.IPPROTO_ICMP, 3, netip.MustParsePrefix("127.0.0.0/8")},
+	{service.IPv6, nfnl.IPv6, 4, 8, 24, nfnl.TypeAddr6, unix.NFT_CT_DST_IP6, unix.IPPROTO_ICMPV6, 4, netip.MustParsePrefix("::1/128")},
 }
 
 // Priorities. IPVS takes packets that come in at 99 in input (NF_IP_PRI_NAT_SRC - 1), and those of the node at -98 in output (NF_IP_PRI_NAT_DST + 2): net/netfilter/ipvs/ip_vs_core.c.
@@ -93,7 +95,7 @@ func (f *family) tuple(nodePort bool) []expr.Any {
 // original loads the same of the connection's first packet as it was sent: IPVS leaves that to conntrack (vs/conntrack=1).
 func (f *family) original() []expr.Any {
 	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeyDST, Register: reg(0)},
+		&expr.Ct{Key: f.ctDestination, Register: reg(0)},
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(f.words)},
 		&expr.Ct{Key: expr.CtKeyPROTODST, Register: reg(f.words + 1)},
 	}

@@ -140,7 +140,7 @@ func describe(x expr.Any) string {
 		}
 		return fmt.Sprintf("%s = meta %s", at(x.Register), name)
 	case *expr.Ct:
-		name := map[expr.CtKey]string{expr.CtKeySTATUS: "status", expr.CtKeySTATE: "state", expr.CtKeyDST: "original daddr", expr.CtKeyPROTODST: "original dport"}[x.Key]
+		name := map[expr.CtKey]string{expr.CtKeySTATUS: "status", expr.CtKeySTATE: "state", expr.CtKeyDST: "original daddr", unix.NFT_CT_DST_IP: "original ip daddr", unix.NFT_CT_DST_IP6: "original ip6 daddr", expr.CtKeyPROTODST: "original dport"}[x.Key]
 		return at(x.Register) + " = ct " + name
 	case *expr.Fib:
 		if x.FlagSADDR {

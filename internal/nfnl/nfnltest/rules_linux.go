@@ -209,6 +209,10 @@ func (c *checker) ctSize(x *expr.Ct) int {
 		return 0
 	case x.Key == expr.CtKeyDST:
 		return c.addrLen()
+	case x.Key == unix.NFT_CT_DST_IP:
+		return 4
+	case x.Key == unix.NFT_CT_DST_IP6:
+		return 16
 	case x.Key == expr.CtKeyPROTODST:
 		return 2
 	}

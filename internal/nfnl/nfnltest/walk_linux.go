@@ -294,7 +294,7 @@ func (w *walker) ct(x *expr.Ct) (next, expr.Verdict, error) {
 		return w.store(x.Register, native(0))
 	case expr.CtKeySTATE:
 		return w.store(x.Register, native(expr.CtStateBitNEW))
-	case expr.CtKeyDST:
+	case expr.CtKeyDST, unix.NFT_CT_DST_IP, unix.NFT_CT_DST_IP6:
 		return w.store(x.Register, original.Addr().AsSlice())
 	case expr.CtKeyPROTODST:
 		return w.store(x.Register, binary.BigEndian.AppendUint16(nil, original.Port()))
