@@ -134,6 +134,7 @@ type objects interface {
 	vip(netip.Addr)
 	markOf(o markOwner, port *service.PortProgram) uint32
 	nodePorts(service.Family) []netip.Addr // the addresses at which NodePorts are
+	claimed(Key) bool                      // a Service has an address of the node and a port for itself: there is no NodePort there
 }
 
 // check says what is wrong with a program for this dataplane; who could not say so here would get it from the kernel, or worse not.
@@ -197,7 +198,9 @@ func expand(p *service.Program, scheduler string, to objects) {
 			}
 			// A persistent virtual server by mark does not translate the port (ip_vs_sched_persist), so there is one at each address.
 			for _, f.Addr = range to.nodePorts(port.Family) {
-				e.frontend(f)
+				if !to.claimed(addrKey(port, f)) {
+					e.frontend(f)
+				}
 			}
 		}
 		for _, b := range port.Cluster {
@@ -207,6 +210,11 @@ func expand(p *service.Program, scheduler string, to objects) {
 			e.backend(b)
 		}
 	}
+}
+
+// addrKey is the virtual server at a frontend's address.
+func addrKey(port *service.PortProgram, f service.Frontend) Key {
+	return Key{Family: port.Family, Protocol: port.Protocol, Addr: netip.AddrPortFrom(f.Addr, f.Port)}
 }
 
 // expansion is one port at work.
@@ -228,7 +236,7 @@ func (e *expansion) frontend(f service.Frontend) {
 	}
 	byAddr := f.Addr.IsValid()
 	if byAddr {
-		e.server(Key{Family: e.port.Family, Protocol: e.port.Protocol, Addr: netip.AddrPortFrom(f.Addr, f.Port)}, poolOf(f.Remote.Action), markOwner{})
+		e.server(addrKey(e.port, f), poolOf(f.Remote.Action), markOwner{})
 		e.element(frontends, key, masquerade)
 		if f.Kind != service.NodePort {
 			e.to.vip(f.Addr)

@@ -51,6 +51,7 @@ type state struct {
 
 	seen    map[netip.Addr]struct{} // addresses that devices have
 	devices map[netip.Addr]struct{} // those that the last full delta went by
+	claims  map[Key]struct{}        // frontends, but no NodePorts, at addresses that devices have
 	source  [2]netip.Addr           // what the node sends from to its VIPs, by family
 	lengths [2][129]int             // how often each length of source ranges is wanted
 	ranges  []netip.Prefix          // Node.ServiceCIDRs, whose addresses are local by one route
@@ -62,11 +63,12 @@ func newState(scheduler string, protocol rtnl.Protocol) *state {
 		elements: newLedger[element, uint32](), routes: newLedger[netip.Prefix, rtnl.Route](),
 		wantServers: map[Key]sharedServer{}, haveServers: map[Key]*haveServer{}, dirty: map[Key]struct{}{}, unsure: map[Key]struct{}{}, foreign: map[Key]Server{},
 		at: map[netip.Addr]int{}, marks: map[markOwner]uint32{}, owners: map[uint32]markOwner{}, taken: map[uint32]struct{}{}, draining: map[Key]time.Time{}, devices: map[netip.Addr]struct{}{},
+		claims: map[Key]struct{}{},
 	}
 }
 
-// want changes what is wanted by a delta. It returns the programs that are refused; of such the one before stays. When the devices have other addresses than before,
-// everything is wanted anew.
+// want changes what is wanted by a delta. It returns the programs that are refused; of such the one before stays. When the devices have other addresses than before, or
+// other Services have some of them for themselves, everything is wanted anew.
 func (s *state) want(d service.Delta) map[service.Name]error {
 	failed := map[service.Name]error{}
 	stay := map[service.Name]service.Program{}
@@ -82,13 +84,16 @@ func (s *state) want(d service.Delta) map[service.Name]error {
 		}
 		set = append(set, p)
 	}
-	if moved := !maps.Equal(s.devices, s.seen); d.Full || moved {
+	if moved := !maps.Equal(s.devices, s.seen) || s.claimsDiffer(d, set); d.Full || moved {
 		if !d.Full {
 			stay = s.others(d)
 		}
 		s.reset(d.Node)
 		for _, p := range stay {
 			set = append(set, &p)
+		}
+		for _, p := range set {
+			s.claimsOf(p, func(k Key) { s.claims[k] = struct{}{} })
 		}
 	}
 	// All that goes first: what one Service loses another may get.
@@ -104,6 +109,45 @@ func (s *state) want(d service.Delta) map[service.Name]error {
 	}
 	s.freeMarks()
 	return failed
+}
+
+// claimsOf calls f for each frontend of a program at an address that a device has. A NodePort of another Service gives way there, as everywhere.
+func (s *state) claimsOf(p *service.Program, f func(Key)) {
+	for i := range p.Ports {
+		for _, x := range p.Ports[i].Frontends {
+			if _, has := s.devices[x.Addr]; has && x.Kind != service.NodePort {
+				f(addrKey(&p.Ports[i], x))
+			}
+		}
+	}
+}
+
+// claimsDiffer reports whether a delta that is not full changes claims.
+func (s *state) claimsDiffer(d service.Delta, set []*service.Program) bool {
+	changed := map[Key]int{}
+	before := func(n service.Name) {
+		if p, ok := s.installed[n]; ok {
+			s.claimsOf(&p, func(k Key) { changed[k]-- })
+		}
+	}
+	for _, n := range d.Delete {
+		before(n)
+	}
+	for _, p := range set {
+		before(p.Name)
+		s.claimsOf(p, func(k Key) { changed[k]++ })
+	}
+	for _, n := range changed {
+		if n != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *state) claimed(k Key) bool {
+	_, ok := s.claims[k]
+	return ok
 }
 
 // others returns the programs that a delta leaves as they are.
@@ -128,6 +172,7 @@ func (s *state) reset(n service.Node) {
 	s.source = s.chooseSource(n)
 	s.lengths = [2][129]int{}
 	clear(s.installed)
+	clear(s.claims)
 	s.elements.reset()
 	s.routes.reset()
 	clear(s.wantServers)
