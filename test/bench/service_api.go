@@ -39,16 +39,26 @@ type resource struct {
 // encoded are objects in the two forms in which a client may ask for them. It is shared by all servers of one dataset.
 type encoded struct {
 	count  int
-	list   []byte // items of the list
+	items  []item // of the list
 	stream []byte // watch frames
+}
+
+// item is an object of a list, with its field number and length before it.
+type item struct {
+	name string
+	data []byte
 }
 
 type event struct {
 	version int
 	frame   []byte
+	item    item
 }
 
-type object interface{ Marshal() ([]byte, error) }
+type object interface {
+	Marshal() ([]byte, error)
+	GetName() string
+}
 
 // envelope makes what Kubernetes calls protobuf: a magic number and the kind before the message.
 func envelope(apiVersion, kind string, raw []byte) []byte {
@@ -69,7 +79,7 @@ func frame(kind string, object []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data...)
 }
 
-func mustMarshal(o object) []byte {
+func mustMarshal(o interface{ Marshal() ([]byte, error) }) []byte {
 	data, err := o.Marshal()
 	if err != nil {
 		panic(err)
@@ -81,14 +91,22 @@ func mustMarshal(o object) []byte {
 func encode(apiVersion, kind string, n int, object func(i int) object) *encoded {
 	e := &encoded{count: n}
 	for i := range n {
-		raw := mustMarshal(object(i))
-		e.list = append(e.list, 0x12) // field 2, length-delimited
-		e.list = binary.AppendUvarint(e.list, uint64(len(raw)))
-		e.list = append(e.list, raw...)
+		o := object(i)
+		raw := mustMarshal(o)
+		e.items = append(e.items, item{o.GetName(), field(2, raw)})
 		e.stream = append(e.stream, frame("ADDED", envelope(apiVersion, kind, raw))...)
 	}
 	return e
 }
+
+// field is a protobuf field of bytes.
+func field(number byte, data []byte) []byte {
+	b := binary.AppendUvarint([]byte{number<<3 | 2}, uint64(len(data)))
+	return append(b, data...)
+}
+
+// bookmarkEvery is what kube-apiserver does: clients take a watch without for dead.
+const bookmarkEvery = time.Minute
 
 const (
 	servicesPath = "/api/v1/services"
@@ -138,7 +156,8 @@ func (s *apiServer) modify(path string, o interface {
 	r := s.resources[path]
 	s.version++
 	o.SetResourceVersion(strconv.Itoa(s.version))
-	r.history = append(r.history, event{s.version, frame("MODIFIED", envelope(r.apiVersion, r.kind, mustMarshal(o)))})
+	raw := mustMarshal(o)
+	r.history = append(r.history, event{s.version, frame("MODIFIED", envelope(r.apiVersion, r.kind, raw)), item{o.GetName(), field(2, raw)}})
 	close(r.more)
 	r.more = make(chan struct{})
 	return time.Now()
@@ -219,11 +238,22 @@ func (s *apiServer) refuse(w http.ResponseWriter, req *http.Request) {
 	_, _ = w.Write(envelope("v1", "Status", mustMarshal(&status)))
 }
 
-// list answers with the first objects. A client that lists after a change would miss it: it has the watch for that, which goes on from version 1.
+// list answers with the objects as they are now.
 func (s *apiServer) list(w http.ResponseWriter, r *resource) {
-	meta := mustMarshal(&metav1.ListMeta{ResourceVersion: "1"})
-	raw := binary.AppendUvarint([]byte{0x0a}, uint64(len(meta)))
-	raw = slices.Concat(raw, meta, r.first.list)
+	s.mu.Lock()
+	version, changed := s.version, map[string][]byte{}
+	for _, e := range r.history {
+		changed[e.item.name] = e.item.data
+	}
+	s.mu.Unlock()
+	raw := field(1, mustMarshal(&metav1.ListMeta{ResourceVersion: strconv.Itoa(version)}))
+	for _, i := range r.first.items {
+		if now := changed[i.name]; now != nil {
+			raw = append(raw, now...)
+		} else {
+			raw = append(raw, i.data...)
+		}
+	}
 	w.Header().Set("Content-Type", "application/vnd.kubernetes.protobuf")
 	_, _ = w.Write(envelope(r.apiVersion, r.kind+"List", raw))
 	s.sent(r)
@@ -254,6 +284,8 @@ func (s *apiServer) watch(w http.ResponseWriter, req *http.Request, r *resource)
 	} else if send(nil) != nil {
 		return
 	}
+	bookmarks := time.NewTicker(bookmarkEvery)
+	defer bookmarks.Stop()
 	for {
 		s.mu.Lock()
 		more := r.more
@@ -271,6 +303,10 @@ func (s *apiServer) watch(w http.ResponseWriter, req *http.Request, r *resource)
 		case <-req.Context().Done():
 			return
 		case <-more:
+		case <-bookmarks.C:
+			if send(bookmark(r, version, false)) != nil {
+				return
+			}
 		}
 	}
 }
@@ -282,9 +318,7 @@ func bookmark(r *resource, version int, initial bool) []byte {
 	if initial {
 		meta.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
 	}
-	data := mustMarshal(&meta)
-	raw := append(binary.AppendUvarint([]byte{0x0a}, uint64(len(data))), data...)
-	return frame("BOOKMARK", envelope(r.apiVersion, r.kind, raw))
+	return frame("BOOKMARK", envelope(r.apiVersion, r.kind, field(1, mustMarshal(&meta))))
 }
 
 // missing says what clients asked for in vain.
