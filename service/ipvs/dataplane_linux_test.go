@@ -225,15 +225,15 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	connect(2, 1, webKey)
-	d := sync(t, n, ipvs.Options{}, without(world(), web))
+	sync(t, n, ipvs.Options{}, without(world(), web))
 	has(t, n, "-a -t 10.96.0.10:80 -r 10.244.1.5:8080 -m -w 0", "-a -t 10.96.0.10:80 -r 10.244.0.5:8080 -m -w 1")
 	// It comes back and gets clients again; so it does after a restart.
 	sync(t, n, ipvs.Options{}, world())
 	has(t, n, "-a -t 10.96.0.10:80 -r 10.244.1.5:8080 -m -w 1")
 	// The Service goes: no new clients, and its address stays local.
-	d = sync(t, n, ipvs.Options{}, drop(world(), web))
+	sync(t, n, ipvs.Options{}, drop(world(), web))
 	has(t, n, "-a -t 10.96.0.10:80 -r 10.244.1.5:8080 -m -w 0", "no -a -t 10.96.0.10:80 -r 10.244.0.5:8080 -m -w 0", "no -A -t 198.51.100.1:80 -s rr")
-	d = sync(t, n, ipvs.Options{}, drop(world(), web)) // a restart knows that it is ours
+	d := sync(t, n, ipvs.Options{}, drop(world(), web)) // a restart knows that it is ours
 	has(t, n, "-a -t 10.96.0.10:80 -r 10.244.1.5:8080 -m -w 0")
 	if seen, err := d.Observe(t.Context()); err != nil || seen.Backends != 2 {
 		t.Errorf("observed %+v, %v", seen, err)
@@ -353,7 +353,7 @@ func TestLacks(t *testing.T) {
 		{"conntrack", func(n *ipvstest.Node) { n.SetSysctl("conntrack", "") }, ipvs.Options{}, []string{"CONFIG_IP_VS_NFCT"}},
 		{"scheduler of all", func(n *ipvstest.Node) { n.IPVS.Lacks = []string{"wrr"} }, ipvs.Options{Scheduler: "wrr"}, []string{"ip_vs_wrr", "CONFIG_IP_VS_WRR", "choose another"}},
 		{"scheduler to be loaded first", func(n *ipvstest.Node) { n.SetSysctl("lblc_expiration", "") }, ipvs.Options{Scheduler: "lblc"}, []string{"modprobe ip_vs_lblc", "CONFIG_IP_VS_LBLC"}},
-		{"unknown scheduler", func(*ipvstest.Node) {}, ipvs.Options{Scheduler: "best"}, []string{"Options.Scheduler", `"best"`, "rr, sed, sh"}},
+		{"unknown scheduler", func(*ipvstest.Node) {}, ipvs.Options{Scheduler: "best"}, []string{"Scheduler", `"best"`, "rr, sed, sh"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNode()

@@ -59,14 +59,14 @@ type Timeouts struct {
 func (o Options) Validate() error {
 	var errs []error
 	if _, _, err := parseScheduler(o.withDefaults().Scheduler); err != nil {
-		errs = append(errs, fmt.Errorf("Options.Scheduler: %w", err))
+		errs = append(errs, fmt.Errorf("options: Scheduler: %w", err))
 	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
 	}{{"MaxDrain", o.MaxDrain}, {"CheckPeriod", o.CheckPeriod}, {"DrainPeriod", o.DrainPeriod}} {
 		if d.value < 0 {
-			errs = append(errs, fmt.Errorf("Options.%s: %s is negative", d.name, d.value))
+			errs = append(errs, fmt.Errorf("options: %s: %s is negative", d.name, d.value))
 		}
 	}
 	return errors.Join(errs...)

@@ -130,7 +130,7 @@ func TestOptions(t *testing.T) {
 		t.Error(err)
 	}
 	err := Options{Scheduler: "best", MaxDrain: -1, CheckPeriod: -1, DrainPeriod: -1}.Validate()
-	for _, want := range []string{"Options.Scheduler", "Options.MaxDrain", "Options.CheckPeriod", "Options.DrainPeriod"} {
+	for _, want := range []string{"Scheduler", "MaxDrain", "CheckPeriod", "DrainPeriod"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %s", err, want)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -283,11 +282,4 @@ func (i *IPVS) schedule(k ipvs.Key) (ipvs.Server, bool) {
 	c := *s
 	c.Reals = slices.DeleteFunc(slices.Clone(s.Reals), func(r ipvs.Real) bool { return r.Weight == 0 })
 	return c, true
-}
-
-// keys returns the keys of all virtual servers.
-func (i *IPVS) keys() []ipvs.Key {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(i.servers), compareKeys)
 }
