@@ -187,6 +187,10 @@ type ruleset struct {
 	lengths []int          // of source ranges in use
 }
 
+func (r ruleset) equal(o ruleset) bool {
+	return r.node.Equal(o.node) && slices.Equal(r.ranges, o.ranges) && slices.Equal(r.lengths, o.lengths)
+}
+
 // chains returns the chains of a family, those that others lead to first.
 func (f *family) chains(r ruleset) []chainSpec {
 	all := []chainSpec{f.sources(r)}

@@ -52,6 +52,7 @@ type table struct {
 	kept   bool                // it is ours to keep, so that its absence is somebody else's doing
 	make   bool                // it is missing, or not as it should be: made anew
 	rules  map[string][]string // the comments of the rules, by chain
+	made   *ruleset            // that the rules were made of; nil: not known
 }
 
 // fingerprint is a rule's comment. The kernel completes rules, so what is read back cannot be compared.
@@ -74,7 +75,7 @@ func (t *table) read(ctx context.Context, k Tables, to map[element]uint32) error
 	if err != nil {
 		return err
 	}
-	t.exists, t.make, t.rules = d.Exists, !d.Exists, map[string][]string{}
+	t.exists, t.make, t.rules, t.made = d.Exists, !d.Exists, map[string][]string{}, nil
 	if !d.Exists {
 		return nil
 	}
@@ -119,6 +120,9 @@ func (t *table) change(tx *nfnl.Transaction, r ruleset, needed bool) (written in
 	if !t.exists && !t.kept && !needed {
 		return 0, func() {} // a host may lack a family
 	}
+	if !t.make && t.made != nil && t.made.equal(r) {
+		return 0, func() {}
+	}
 	specs := t.chains(r)
 	if t.make {
 		tx.AddTable(t.name)
@@ -153,7 +157,7 @@ func (t *table) change(tx *nfnl.Transaction, r ruleset, needed bool) (written in
 		}
 		written++
 	}
-	return written, func() { t.exists, t.kept, t.make, t.rules = true, true, false, rules }
+	return written, func() { t.exists, t.kept, t.make, t.rules, t.made = true, true, false, rules, &r }
 }
 
 // nfElement is an element as the kernel takes it.
