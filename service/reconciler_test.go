@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 // script is a dataplane that writes down what it is asked, and fails when told to. servicetest has a real fake; it would hide the order of calls.
 type script struct {
+	mu         sync.Mutex
 	log        []string
 	have       map[Name]Program
 	fail       error          // of the next Apply, as a whole
@@ -30,6 +32,8 @@ type script struct {
 func (s *script) Capabilities() Capabilities { return Capabilities{Name: "script"} }
 
 func (s *script) Observe(context.Context) (Observed, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.log = append(s.log, "observe")
 	err := s.observeErr
 	s.observeErr = nil
@@ -37,6 +41,8 @@ func (s *script) Observe(context.Context) (Observed, error) {
 }
 
 func (s *script) Apply(_ context.Context, d Delta) (Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var b strings.Builder
 	b.WriteString("apply")
 	if d.Full {
@@ -73,17 +79,21 @@ func (s *script) Apply(_ context.Context, d Delta) (Result, error) {
 func (s *script) Cleanup(context.Context) error { return nil }
 
 func (s *script) Watch(ctx context.Context, notify func()) error {
-	if err := s.watchErr; err != nil {
-		s.watchErr = nil
+	s.mu.Lock()
+	err := s.watchErr
+	s.watchErr, s.foreign = nil, notify
+	s.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	s.foreign = notify
 	<-ctx.Done()
 	return nil
 }
 
 func (s *script) want(t *testing.T, calls ...string) {
 	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if diff := cmp.Diff(calls, s.log); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
 	}
@@ -249,6 +259,7 @@ func TestRun(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second)
+		s.mu.Lock()
 		if len(s.log) < 2 || len(s.log) > 3 {
 			t.Errorf("100 changes in 100 ms: %d syncs", len(s.log))
 		}
@@ -256,19 +267,25 @@ func TestRun(t *testing.T) {
 			t.Errorf("last state did not win: %s", got)
 		}
 		s.log = nil
+		foreign := s.foreign
+		s.mu.Unlock()
 
-		s.foreign()
+		foreign()
 		synctest.Wait()
 		s.want(t, "observe", "apply full +a")
 		time.Sleep(time.Second)
 
+		s.mu.Lock()
 		s.refuse = map[Name]error{named("b"): errors.New("refused")}
+		s.mu.Unlock()
 		r.SetService(other("b"))
 		time.Sleep(time.Minute)
+		s.mu.Lock()
 		if len(s.log) < 6 || len(s.log) > 10 {
 			t.Errorf("a Service that is refused: tried %d times in a minute", len(s.log))
 		}
 		s.refuse, s.log = nil, nil
+		s.mu.Unlock()
 		time.Sleep(lastRetry)
 		s.want(t, "apply +b")
 		time.Sleep(2 * time.Hour)

@@ -3,7 +3,9 @@ package conntrack_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,39 +29,48 @@ func TestQueue(t *testing.T) {
 			}
 			return nil
 		})
-		var done []error
-		var deleted int
+		var mu sync.Mutex
+		var did []error // of the queue's goroutine
+		var gone int
 		q := conntrack.NewQueue(conntrack.New(k, conntrack.Options{}), conntrack.QueueOptions{Done: func(p conntrack.Plan, err error, _ time.Duration) {
-			done = append(done, err)
-			deleted += p.Stale
+			mu.Lock()
+			defer mu.Unlock()
+			did = append(did, err)
+			gone += p.Stale
 		}})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- q.Run(ctx) }()
-		synctest.Wait()
+		settled := func() ([]error, int) {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(did), gone
+		}
+		done, _ := settled()
 		if len(done) > 0 {
 			t.Fatalf("work without a Put: %v", done)
 		}
 
 		q.Put(conntrack.Config{Frontends: []conntrack.Frontend{front("10.96.0.1:53"), front("10.96.0.2:53")}, ServiceCIDRs: prefixes("10.96.0.0/12")})
-		synctest.Wait()
+		done, _ = settled()
 		if len(done) != 1 || !errors.Is(done[0], broken) {
 			t.Fatalf("done %v, want one failure", done)
 		}
 		// Meanwhile the second has got an endpoint, whose flow stays.
 		q.Put(conntrack.Config{Frontends: []conntrack.Frontend{front("10.96.0.2:53", "10.244.2.2:53")}})
 		time.Sleep(999 * time.Millisecond)
-		synctest.Wait()
+		done, _ = settled()
 		if len(done) != 1 {
 			t.Fatalf("tried again within the second: %v", done)
 		}
 		time.Sleep(time.Millisecond)
-		synctest.Wait()
+		done, _ = settled()
 		if len(done) != 2 {
 			t.Fatalf("done %v after 1 s, want a second failure", done)
 		}
 		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		done, deleted := settled()
 		if len(done) != 3 || done[2] != nil || deleted != 2 {
 			t.Fatalf("done %v, deleted %d, want success after 2 s more, and 2", done, deleted)
 		}
@@ -72,7 +83,7 @@ func TestQueue(t *testing.T) {
 		for range 3 {
 			q.Put(conntrack.Config{Frontends: []conntrack.Frontend{front("10.96.0.1:53")}})
 		}
-		synctest.Wait()
+		done, _ = settled()
 		if len(done) > 5 || strings.Count(k.Dump(), "\n") != 2 {
 			t.Errorf("%d Applies; left:\n%s", len(done), k.Dump())
 		}

@@ -116,9 +116,11 @@ func (d *Dataplane) forget() {
 // Watch tells of changes to our tables by others.
 func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 	ours := map[nfnl.Table]bool{}
+	d.mu.Lock()
 	for _, t := range d.tables {
 		ours[t.name] = true
 	}
+	d.mu.Unlock()
 	return d.k.Watch(ctx, func(e nfnl.Event) {
 		switch {
 		case ours[e.Table]:
