@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/podnet/podnet/internal/nfnl"
@@ -70,7 +71,11 @@ func (a *applying) run(full bool) error {
 		return err
 	}
 	a.routesLeave()
-	return a.leave()
+	if err := a.leave(); err != nil {
+		return err
+	}
+	a.s.settle(full || len(plans) > few)
+	return nil
 }
 
 // reread asks for the virtual servers of which a write failed.
@@ -165,8 +170,15 @@ func (a *applying) come() error {
 	}
 	var done []func()
 	for _, t := range a.tables {
-		if t.make {
-			a.rerecord(t, add)
+		if filled := a.s.filled[familyIndex(t.service)]; t.make || t.full || !t.fits(filled) {
+			if !t.make {
+				t.make = true
+				a.s.lost(t.service)
+			}
+			t.size(filled)
+			if a.s.needs(t.service) {
+				a.rerecord(t, add)
+			}
 		}
 		n, f := t.change(&tx, ruleset{a.s.node, a.s.ranges, a.s.lengthsOf(t.service)}, t.make && a.s.needs(t.service))
 		a.writes += n
@@ -184,6 +196,11 @@ func (a *applying) come() error {
 		add(e, data)
 	}, func(element, uint32) bool { return true })
 	if err := a.k.Tables.Commit(a.ctx, &tx); err != nil {
+		if errors.Is(err, syscall.ENFILE) { // what drains takes room too
+			for _, t := range a.tables {
+				t.full = true
+			}
+		}
 		return fmt.Errorf("ipvs: %w", err)
 	}
 	for _, f := range done {

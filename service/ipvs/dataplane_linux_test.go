@@ -540,6 +540,52 @@ func TestInstances(t *testing.T) {
 	}
 }
 
+// TestGrowth: sets that get full are made anew, larger, with all that is in them, also records of what drains.
+func TestGrowth(t *testing.T) {
+	n := newNode()
+	d := ipvs.New(n.Kernel(), ipvs.Options{})
+	apply := func(set []service.Program, full bool) service.Result {
+		t.Helper()
+		r, err := d.Apply(t.Context(), service.Delta{Full: full, Node: benchNode, Set: set})
+		if err != nil || len(r.Failed) > 0 {
+			t.Fatal(err, r.Failed)
+		}
+		return r
+	}
+	all := programs(700, 2)
+	apply(all[:250], true)
+	drains := ipvs.Key{Family: service.IPv4, Protocol: service.TCP, Addr: netip.AddrPortFrom(all[0].Ports[0].Frontends[0].Addr, 80)}
+	if err := n.IPVS.SetConnections(drains, all[0].Ports[0].Cluster[0].Addr, 3, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Apply(t.Context(), service.Delta{Node: benchNode, Delete: []service.Name{all[0].Name}}); err != nil {
+		t.Fatal(err)
+	}
+	for i := 250; i < 700; i += 50 {
+		apply(all[i:i+50], false)
+	}
+	if r := apply(all[1:], true); r.Writes > 0 {
+		t.Errorf("%d objects are written again", r.Writes)
+	}
+	d = ipvs.New(n.Kernel(), ipvs.Options{})
+	seen, err := d.Observe(t.Context())
+	if err != nil || seen.Frontends != 700 || seen.Backends != 1398 {
+		t.Errorf("%+v, %v", seen, err)
+	}
+	if r := apply(all[1:], true); r.Writes > 0 {
+		t.Errorf("%d objects are written after a restart", r.Writes)
+	}
+	for _, p := range []service.Program{all[1], all[300], all[699]} {
+		got, err := n.Lookup(servicetest.Packet{From: netip.MustParseAddr("203.0.113.1"), In: "eth0", To: p.Ports[0].Frontends[0].Addr, Port: 80, Protocol: service.TCP})
+		if err != nil || len(got.Targets) != 2 {
+			t.Errorf("%s: %s, %v", p.Name, got, err)
+		}
+	}
+	if got := ipvstest.Dump(t.Context(), n.IPVS); !strings.Contains(got, "-m -w 0") {
+		t.Error("nothing drains")
+	}
+}
+
 // hostPort adds what the portmap plugin does: everything to a local address and port 80 goes to a pod.
 func hostPort(t testing.TB, n *ipvstest.Node) {
 	t.Helper()

@@ -41,6 +41,7 @@ type state struct {
 	unsure      map[Key]struct{}   // servers to be read again, since a write failed
 	foreign     map[Key]Server     // virtual servers that are not ours
 	at          map[netip.Addr]int // servers of ours at an address
+	servers     [2]int             // wanted and there, by family
 
 	marks  map[markOwner]uint32
 	owners map[uint32]markOwner // the reverse
@@ -54,6 +55,7 @@ type state struct {
 	claims  map[Key]struct{}        // frontends, but no NodePorts, at addresses that devices have
 	source  [2]netip.Addr           // what the node sends from to its VIPs, by family
 	lengths [2][129]int             // how often each length of source ranges is wanted
+	filled  [2][sets]int            // how many elements are wanted in each set
 	ranges  []netip.Prefix          // Node.ServiceCIDRs, whose addresses are local by one route
 }
 
@@ -170,12 +172,16 @@ func (s *state) reset(n service.Node) {
 	s.devices = s.seen
 	s.ranges = distinct(n.ServiceCIDRs)
 	s.source = s.chooseSource(n)
-	s.lengths = [2][129]int{}
+	s.lengths, s.filled = [2][129]int{}, [2][sets]int{}
 	clear(s.installed)
 	clear(s.claims)
 	s.elements.reset()
 	s.routes.reset()
 	clear(s.wantServers)
+	s.servers = [2]int{}
+	for k := range s.haveServers {
+		s.servers[familyIndex(k.Family)]++
+	}
 	for k := range s.haveServers {
 		s.dirty[k] = struct{}{}
 	}
@@ -248,7 +254,11 @@ func (s acquirer) server(k Key, w wantServer) {
 	if !slices.IsSortedFunc(w.backends, compareBackends) {
 		w.backends = slices.SortedFunc(slices.Values(w.backends), compareBackends)
 	}
-	s.wantServers[k] = sharedServer{w, s.wantServers[k].refs + 1}
+	before, again := s.wantServers[k]
+	if !again {
+		s.servers[familyIndex(k.Family)]++
+	}
+	s.wantServers[k] = sharedServer{w, before.refs + 1}
 	s.dirty[k] = struct{}{}
 }
 
@@ -256,19 +266,24 @@ func (s releaser) server(k Key, _ wantServer) {
 	w := s.wantServers[k]
 	if w.refs--; w.refs > 0 {
 		s.wantServers[k] = w
-	} else {
+	} else if _, wanted := s.wantServers[k]; wanted {
 		delete(s.wantServers, k)
+		s.servers[familyIndex(k.Family)]--
 	}
 	s.dirty[k] = struct{}{}
 }
 
 func (s acquirer) element(e element, data uint32) {
-	s.elements.acquire(e, data)
+	if s.elements.acquire(e, data) {
+		s.filled[familyIndex(e.family)][e.set]++
+	}
 	s.countLength(e, +1)
 }
 
 func (s releaser) element(e element, _ uint32) {
-	s.elements.release(e)
+	if s.elements.release(e) {
+		s.filled[familyIndex(e.family)][e.set]--
+	}
 	s.countLength(e, -1)
 }
 
@@ -283,17 +298,7 @@ func (s *state) needs(f service.Family) bool {
 	if slices.ContainsFunc(s.ranges, func(p netip.Prefix) bool { return service.FamilyOf(p.Addr()) == f }) {
 		return true
 	}
-	for k := range s.wantServers {
-		if k.Family == f {
-			return true
-		}
-	}
-	for k := range s.haveServers {
-		if k.Family == f {
-			return true
-		}
-	}
-	return false
+	return s.servers[familyIndex(f)] > 0
 }
 
 // lengthsOf returns the lengths of source ranges that are in use in a family.
@@ -311,7 +316,7 @@ func (s acquirer) vip(a netip.Addr) {
 	if _, has := s.devices[a]; has {
 		return // it is local, and its other ports are the node's
 	}
-	s.elements.acquire(element{service.FamilyOf(a), vips, vipKey(a)}, 0)
+	s.element(element{service.FamilyOf(a), vips, vipKey(a)}, 0)
 	if !s.ranged(a) {
 		p := netip.PrefixFrom(a, a.BitLen())
 		s.routes.acquire(p, s.route(p))
@@ -322,7 +327,7 @@ func (s releaser) vip(a netip.Addr) {
 	if _, has := s.devices[a]; has {
 		return
 	}
-	s.elements.release(element{service.FamilyOf(a), vips, vipKey(a)})
+	s.element(element{service.FamilyOf(a), vips, vipKey(a)}, 0)
 	if !s.ranged(a) {
 		s.routes.release(netip.PrefixFrom(a, a.BitLen()))
 	}
@@ -403,6 +408,13 @@ func (s *state) freeMarks() {
 			delete(s.owners, k.Mark)
 			delete(s.marks, o)
 		}
+	}
+}
+
+// settle ends an Apply.
+func (s *state) settle(full bool) {
+	if full {
+		s.dirty, s.elements.dirty, s.routes.dirty, s.draining = compact(s.dirty), compact(s.elements.dirty), compact(s.routes.dirty), compact(s.draining)
 	}
 }
 
