@@ -17,26 +17,22 @@ func newLedger[K comparable, V comparable]() ledger[K, V] {
 	return ledger[K, V]{map[K]wanted[V]{}, map[K]V{}, map[K]struct{}{}}
 }
 
-// acquire wants a value; it reports whether that is the first time. release wants it no more; it reports whether that was the last time.
-func (l *ledger[K, V]) acquire(k K, v V) (first bool) {
-	refs := l.want[k].refs + 1
-	l.want[k] = wanted[V]{v, refs}
+func (l *ledger[K, V]) acquire(k K, v V) {
+	l.want[k] = wanted[V]{v, l.want[k].refs + 1}
 	l.dirty[k] = struct{}{}
-	return refs == 1
 }
 
-func (l *ledger[K, V]) release(k K) (last bool) {
+func (l *ledger[K, V]) release(k K) {
 	w, ok := l.want[k]
 	if !ok {
-		return false
+		return
 	}
-	l.dirty[k] = struct{}{}
 	if w.refs--; w.refs > 0 {
 		l.want[k] = w
-		return false
+	} else {
+		delete(l.want, k)
 	}
-	delete(l.want, k)
-	return true
+	l.dirty[k] = struct{}{}
 }
 
 // reset forgets what is wanted and doubts everything.
@@ -66,15 +62,6 @@ func (l *ledger[K, V]) differences(come func(k K, v V, replaces bool), leave fun
 			delete(l.dirty, k)
 		}
 	}
-}
-
-// compact makes a map no larger than what is in it: to go through one that once held everything takes as long as then.
-func compact[K comparable, V any](m map[K]V) map[K]V {
-	small := make(map[K]V, len(m))
-	for k, v := range m {
-		small[k] = v
-	}
-	return small
 }
 
 // came and left say what was done.
