@@ -17,22 +17,26 @@ func newLedger[K comparable, V comparable]() ledger[K, V] {
 	return ledger[K, V]{map[K]wanted[V]{}, map[K]V{}, map[K]struct{}{}}
 }
 
-func (l *ledger[K, V]) acquire(k K, v V) {
-	l.want[k] = wanted[V]{v, l.want[k].refs + 1}
+// acquire wants a value; it reports whether that is the first time. release wants it no more; it reports whether that was the last time.
+func (l *ledger[K, V]) acquire(k K, v V) (first bool) {
+	refs := l.want[k].refs + 1
+	l.want[k] = wanted[V]{v, refs}
 	l.dirty[k] = struct{}{}
+	return refs == 1
 }
 
-func (l *ledger[K, V]) release(k K) {
+func (l *ledger[K, V]) release(k K) (last bool) {
 	w, ok := l.want[k]
 	if !ok {
-		return
-	}
-	if w.refs--; w.refs > 0 {
-		l.want[k] = w
-	} else {
-		delete(l.want, k)
+		return false
 	}
 	l.dirty[k] = struct{}{}
+	if w.refs--; w.refs > 0 {
+		l.want[k] = w
+		return false
+	}
+	delete(l.want, k)
+	return true
 }
 
 // reset forgets what is wanted and doubts everything.
@@ -62,6 +66,15 @@ func (l *ledger[K, V]) differences(come func(k K, v V, replaces bool), leave fun
 			delete(l.dirty, k)
 		}
 	}
+}
+
+// compact makes a map no larger than what is in it: to go through one that once held everything takes as long as then.
+func compact[K comparable, V any](m map[K]V) map[K]V {
+	small := make(map[K]V, len(m))
+	for k, v := range m {
+		small[k] = v
+	}
+	return small
 }
 
 // came and left say what was done.

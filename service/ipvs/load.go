@@ -37,6 +37,9 @@ func (s *state) load(f found) (differs bool) {
 
 func (s *state) loadServers(servers []Server) (differs bool) {
 	before := s.haveServers
+	for k := range before {
+		s.servers[familyIndex(k.Family)]--
+	}
 	s.haveServers, s.foreign, s.at, s.unsure = map[Key]*haveServer{}, map[Key]Server{}, map[netip.Addr]int{}, map[Key]struct{}{}
 	s.taken = map[uint32]struct{}{}
 	for m := range s.owners {

@@ -135,6 +135,11 @@ func known() []expr.Any {
 	return append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: reg(0)}}, masked(reg(0), ctKnown, expr.CmpOpNeq, 0)...)
 }
 
+// marked matches packets with one of our marks.
+func marked() []expr.Any {
+	return append(one(&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(spare)}), masked(reg(spare), markMask, expr.CmpOpEq, markTag)...)
+}
+
 func (f *family) local(source bool) []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: reg(0), FlagSADDR: source, FlagDADDR: !source, ResultADDRTYPE: true},
@@ -227,6 +232,7 @@ func (f *family) input(r ruleset) chainSpec {
 func (f *family) output(r ruleset) chainSpec {
 	c := chainSpec{Chain: nfnl.Chain{Name: "output", Type: "filter", Hook: nfnl.Output, Priority: beforeLocal}}
 	c.add(known(), one(verdict(expr.VerdictAccept, "")))
+	c.add(marked(), one(verdict(expr.VerdictAccept, ""))) // IPVS sends it on: its destination is a real server by now
 	f.restrict(&c, r)
 	f.unallocated(&c, r)
 	for _, x := range f.fromPod(r.node.LocalPods, true) {
@@ -335,12 +341,12 @@ func (f *family) postrouting(r ruleset) chainSpec {
 func (f *family) masquerade(name string, class int) chainSpec {
 	c := chainSpec{Chain: nfnl.Chain{Name: name}}
 	masquerade := one(&expr.Masq{FullyRandom: true})
-	mark := append(one(&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(spare)}), masked(reg(spare), markMask, expr.CmpOpEq, markTag)...)
-	mark = append(mark, &expr.Meta{Key: expr.MetaKeyMARK, Register: reg(spare)}, lookup(marks, reg(spare), reg(kept)))
+	mark := append(marked(), &expr.Meta{Key: expr.MetaKeyMARK, Register: reg(spare)}, lookup(marks, reg(spare), reg(kept)))
 	hairpins := one(f.load(reg(0), f.saddr), f.load(reg(f.words), f.daddr), member(hairpin, reg(0)))
 	for _, found := range [][]expr.Any{append(f.original(), lookup(frontends, reg(0), reg(kept))), mark} {
 		c.add(found, hairpins, masquerade)
 		c.add(found, masked(reg(kept), classes[class].mask, expr.CmpOpNeq, 0), masquerade)
+		c.add(found, one(verdict(expr.VerdictAccept, "")))
 	}
 	return c
 }
@@ -348,7 +354,6 @@ func (f *family) masquerade(name string, class int) chainSpec {
 // unmark takes our mark from packets before they leave: they may be put into a tunnel, whose packets would have it too.
 func (f *family) unmark() chainSpec {
 	c := chainSpec{Chain: nfnl.Chain{Name: "unmark", Type: "filter", Hook: nfnl.Postrouting, Priority: afterSource}}
-	c.add(one(&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0)}), masked(reg(0), markMask, expr.CmpOpEq, markTag),
-		one(&expr.Immediate{Register: reg(0), Data: words(0)}, &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg(0)}))
+	c.add(marked(), one(&expr.Immediate{Register: reg(0), Data: words(0)}, &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg(0)}))
 	return c
 }

@@ -137,8 +137,11 @@ func (s *state) drain(k Key) {
 
 // have notes a virtual server of ours.
 func (s *state) have(k Key, h *haveServer) {
-	if s.haveServers[k] == nil && k.Mark == 0 {
-		s.at[k.Addr.Addr()]++
+	if s.haveServers[k] == nil {
+		s.servers[familyIndex(k.Family)]++
+		if k.Mark == 0 {
+			s.at[k.Addr.Addr()]++
+		}
 	}
 	s.haveServers[k] = h
 	if k.Mark != 0 {
@@ -153,6 +156,7 @@ func (s *state) gone(k Key) {
 	}
 	delete(s.haveServers, k)
 	delete(s.draining, k)
+	s.servers[familyIndex(k.Family)]--
 	s.elements.dirty[record(k)] = struct{}{}
 	if k.Mark != 0 {
 		if _, owned := s.owners[k.Mark]; !owned {

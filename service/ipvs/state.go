@@ -2,7 +2,6 @@ package ipvs
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -41,6 +40,7 @@ type state struct {
 	unsure      map[Key]struct{}   // servers to be read again, since a write failed
 	foreign     map[Key]Server     // virtual servers that are not ours
 	at          map[netip.Addr]int // servers of ours at an address
+	servers     [2]int             // wanted and there, by family
 
 	marks  map[markOwner]uint32
 	owners map[uint32]markOwner // the reverse
@@ -54,6 +54,7 @@ type state struct {
 	claims  map[Key]struct{}        // frontends, but no NodePorts, at addresses that devices have
 	source  [2]netip.Addr           // what the node sends from to its VIPs, by family
 	lengths [2][129]int             // how often each length of source ranges is wanted
+	filled  [2][sets]int            // how many elements are wanted in each set
 	ranges  []netip.Prefix          // Node.ServiceCIDRs, whose addresses are local by one route
 }
 
@@ -65,170 +66,6 @@ func newState(scheduler string, protocol rtnl.Protocol) *state {
 		at: map[netip.Addr]int{}, marks: map[markOwner]uint32{}, owners: map[uint32]markOwner{}, taken: map[uint32]struct{}{}, draining: map[Key]time.Time{}, devices: map[netip.Addr]struct{}{},
 		claims: map[Key]struct{}{},
 	}
-}
-
-// want changes what is wanted by a delta. It returns the programs that are refused; of such the one before stays. When the devices have other addresses than before, or
-// other Services have some of them for themselves, everything is wanted anew.
-func (s *state) want(d service.Delta) map[service.Name]error {
-	failed := map[service.Name]error{}
-	stay := map[service.Name]service.Program{}
-	set := make([]*service.Program, 0, len(d.Set))
-	for i := range d.Set {
-		p := &d.Set[i]
-		if err := check(*p, s.scheduler); err != nil {
-			failed[p.Name] = err
-			if old, ok := s.installed[p.Name]; ok {
-				stay[p.Name] = old
-			}
-			continue
-		}
-		set = append(set, p)
-	}
-	if moved := !maps.Equal(s.devices, s.seen) || s.claimsDiffer(d, set); d.Full || moved {
-		if !d.Full {
-			stay = s.others(d)
-		}
-		s.reset(d.Node)
-		for _, p := range stay {
-			set = append(set, &p)
-		}
-		for _, p := range set {
-			s.claimsOf(p, func(k Key) { s.claims[k] = struct{}{} })
-		}
-	}
-	// All that goes first: what one Service loses another may get.
-	for _, n := range d.Delete {
-		s.release(n)
-	}
-	for _, p := range set {
-		s.release(p.Name)
-	}
-	for _, p := range set {
-		expand(p, s.scheduler, acquirer{s})
-		s.installed[p.Name] = *p
-	}
-	s.freeMarks()
-	return failed
-}
-
-// claimsOf calls f for each frontend of a program at an address that a device has. A NodePort of another Service gives way there, as everywhere.
-func (s *state) claimsOf(p *service.Program, f func(Key)) {
-	for i := range p.Ports {
-		for _, x := range p.Ports[i].Frontends {
-			if _, has := s.devices[x.Addr]; has && x.Kind != service.NodePort {
-				f(addrKey(&p.Ports[i], x))
-			}
-		}
-	}
-}
-
-// claimsDiffer reports whether a delta that is not full changes claims.
-func (s *state) claimsDiffer(d service.Delta, set []*service.Program) bool {
-	changed := map[Key]int{}
-	before := func(n service.Name) {
-		if p, ok := s.installed[n]; ok {
-			s.claimsOf(&p, func(k Key) { changed[k]-- })
-		}
-	}
-	for _, n := range d.Delete {
-		before(n)
-	}
-	for _, p := range set {
-		before(p.Name)
-		s.claimsOf(p, func(k Key) { changed[k]++ })
-	}
-	for _, n := range changed {
-		if n != 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *state) claimed(k Key) bool {
-	_, ok := s.claims[k]
-	return ok
-}
-
-// others returns the programs that a delta leaves as they are.
-func (s *state) others(d service.Delta) map[service.Name]service.Program {
-	all := maps.Clone(s.installed)
-	for _, n := range d.Delete {
-		delete(all, n)
-	}
-	for _, p := range d.Set {
-		if check(p, s.scheduler) == nil {
-			delete(all, p.Name)
-		}
-	}
-	return all
-}
-
-// reset begins a full delta.
-func (s *state) reset(n service.Node) {
-	s.node = n
-	s.devices = s.seen
-	s.ranges = distinct(n.ServiceCIDRs)
-	s.source = s.chooseSource(n)
-	s.lengths = [2][129]int{}
-	clear(s.installed)
-	clear(s.claims)
-	s.elements.reset()
-	s.routes.reset()
-	clear(s.wantServers)
-	for k := range s.haveServers {
-		s.dirty[k] = struct{}{}
-	}
-	for _, p := range s.ranges {
-		s.routes.acquire(p, s.route(p))
-	}
-}
-
-// distinct returns the ranges masked, sorted, without those that are in others.
-func distinct(ranges []netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range ranges {
-		if p.IsValid() && !slices.ContainsFunc(ranges, func(o netip.Prefix) bool {
-			return o.Masked() != p.Masked() && o.Bits() <= p.Bits() && o.Contains(p.Addr())
-		}) {
-			out = append(out, p.Masked())
-		}
-	}
-	slices.SortFunc(out, netip.Prefix.Compare)
-	return slices.Compact(out)
-}
-
-// chooseSource returns what the node sends from: its address by the Node, or the first that a device has.
-func (s *state) chooseSource(n service.Node) (source [2]netip.Addr) {
-	for i, f := range service.Families() {
-		usable := func(a netip.Addr) bool {
-			_, has := s.devices[a]
-			return has && service.FamilyOf(a) == f && !a.IsLoopback() && !a.IsLinkLocalUnicast()
-		}
-		if j := slices.IndexFunc(n.Addrs, usable); j >= 0 {
-			source[i] = n.Addrs[j]
-			continue
-		}
-		for a := range s.devices {
-			if usable(a) && (!source[i].IsValid() || a.Less(source[i])) {
-				source[i] = a
-			}
-		}
-	}
-	return source
-}
-
-func (s *state) route(p netip.Prefix) rtnl.Route {
-	return rtnl.Route{
-		Dst: p, Link: "lo", Table: rtnl.TableLocal, Type: rtnl.Local, Protocol: s.protocol, Scope: rtnl.ScopeAuto, Src: s.source[familyIndex(service.FamilyOf(p.Addr()))],
-	}.Canonical()
-}
-
-func familyIndex(f service.Family) int {
-	if f == service.IPv6 {
-		return 1
-	}
-	return 0
 }
 
 func (s *state) release(n service.Name) {
@@ -248,7 +85,11 @@ func (s acquirer) server(k Key, w wantServer) {
 	if !slices.IsSortedFunc(w.backends, compareBackends) {
 		w.backends = slices.SortedFunc(slices.Values(w.backends), compareBackends)
 	}
-	s.wantServers[k] = sharedServer{w, s.wantServers[k].refs + 1}
+	before, again := s.wantServers[k]
+	if !again {
+		s.servers[familyIndex(k.Family)]++
+	}
+	s.wantServers[k] = sharedServer{w, before.refs + 1}
 	s.dirty[k] = struct{}{}
 }
 
@@ -256,19 +97,24 @@ func (s releaser) server(k Key, _ wantServer) {
 	w := s.wantServers[k]
 	if w.refs--; w.refs > 0 {
 		s.wantServers[k] = w
-	} else {
+	} else if _, wanted := s.wantServers[k]; wanted {
 		delete(s.wantServers, k)
+		s.servers[familyIndex(k.Family)]--
 	}
 	s.dirty[k] = struct{}{}
 }
 
 func (s acquirer) element(e element, data uint32) {
-	s.elements.acquire(e, data)
+	if s.elements.acquire(e, data) {
+		s.filled[familyIndex(e.family)][e.set]++
+	}
 	s.countLength(e, +1)
 }
 
 func (s releaser) element(e element, _ uint32) {
-	s.elements.release(e)
+	if s.elements.release(e) {
+		s.filled[familyIndex(e.family)][e.set]--
+	}
 	s.countLength(e, -1)
 }
 
@@ -283,17 +129,7 @@ func (s *state) needs(f service.Family) bool {
 	if slices.ContainsFunc(s.ranges, func(p netip.Prefix) bool { return service.FamilyOf(p.Addr()) == f }) {
 		return true
 	}
-	for k := range s.wantServers {
-		if k.Family == f {
-			return true
-		}
-	}
-	for k := range s.haveServers {
-		if k.Family == f {
-			return true
-		}
-	}
-	return false
+	return s.servers[familyIndex(f)] > 0
 }
 
 // lengthsOf returns the lengths of source ranges that are in use in a family.
@@ -311,7 +147,7 @@ func (s acquirer) vip(a netip.Addr) {
 	if _, has := s.devices[a]; has {
 		return // it is local, and its other ports are the node's
 	}
-	s.elements.acquire(element{service.FamilyOf(a), vips, vipKey(a)}, 0)
+	s.element(element{service.FamilyOf(a), vips, vipKey(a)}, 0)
 	if !s.ranged(a) {
 		p := netip.PrefixFrom(a, a.BitLen())
 		s.routes.acquire(p, s.route(p))
@@ -322,7 +158,7 @@ func (s releaser) vip(a netip.Addr) {
 	if _, has := s.devices[a]; has {
 		return
 	}
-	s.elements.release(element{service.FamilyOf(a), vips, vipKey(a)})
+	s.element(element{service.FamilyOf(a), vips, vipKey(a)}, 0)
 	if !s.ranged(a) {
 		s.routes.release(netip.PrefixFrom(a, a.BitLen()))
 	}
@@ -403,6 +239,13 @@ func (s *state) freeMarks() {
 			delete(s.owners, k.Mark)
 			delete(s.marks, o)
 		}
+	}
+}
+
+// settle ends an Apply.
+func (s *state) settle(full bool) {
+	if full {
+		s.dirty, s.elements.dirty, s.routes.dirty, s.draining = compact(s.dirty), compact(s.elements.dirty), compact(s.routes.dirty), compact(s.draining)
 	}
 }
 

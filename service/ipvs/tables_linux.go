@@ -23,10 +23,36 @@ func (s set) name() string { return setNames[s] }
 // isMap reports whether elements have data.
 func (s set) isMap() bool { return s <= remoteMarks }
 
+// leastSize is the size of the smallest set.
+const leastSize = 256
+
+// fits reports whether the sets have room for that many elements.
+func (t *table) fits(filled [sets]int) bool {
+	for s, n := range filled {
+		if n > int(t.sizes[s]) {
+			return false
+		}
+	}
+	return true
+}
+
+// size makes sets that hold that many elements, and some time later more. A set with a size is a hash table of fixed length: adding takes half the time, and a dump never misses an
+// element, as it may while a table without a size grows (Linux 6.18, see package nfnl).
+func (t *table) size(filled [sets]int) {
+	for s, n := range filled {
+		if t.full {
+			n *= 4
+		}
+		for t.sizes[s] = leastSize; int(t.sizes[s]) < 2*n && t.sizes[s] < 1<<31; t.sizes[s] *= 2 {
+		}
+	}
+}
+
 // spec returns the definition of a set.
-func (f *family) spec(s set) nfnl.Set {
+func (t *table) spec(s set) nfnl.Set {
+	f := t.family
 	frontend := []nfnl.Type{f.addr, nfnl.TypeProto, nfnl.TypePort}
-	spec := nfnl.Set{Name: s.name(), Key: nfnl.Concat(frontend...)}
+	spec := nfnl.Set{Name: s.name(), Key: nfnl.Concat(frontend...), Size: t.sizes[s]}
 	switch s {
 	case marks:
 		spec.Key = nfnl.TypeMark
@@ -50,6 +76,8 @@ type table struct {
 
 	exists bool
 	kept   bool                // it is ours to keep, so that its absence is somebody else's doing
+	sizes  [sets]uint32        // the most elements of each set
+	full   bool                // one of them had no room
 	make   bool                // it is missing, or not as it should be: made anew
 	rules  map[string][]string // the comments of the rules, by chain
 	made   *ruleset            // that the rules were made of; nil: not known
@@ -87,7 +115,11 @@ func (t *table) read(ctx context.Context, k Tables, to map[element]uint32) error
 	for _, c := range chains {
 		t.make = t.make || !slices.Contains(d.Chains, c.Chain)
 	}
+	t.sizes = [sets]uint32{}
 	for s := range sets {
+		if i := slices.IndexFunc(d.Sets, func(have nfnl.Set) bool { return have.Name == s.name() }); i >= 0 {
+			t.sizes[s] = d.Sets[i].Size
+		}
 		if !slices.Contains(d.Sets, t.spec(s)) {
 			t.make = true
 			continue // another version's
@@ -157,7 +189,9 @@ func (t *table) change(tx *nfnl.Transaction, r ruleset, needed bool) (written in
 		}
 		written++
 	}
-	return written, func() { t.exists, t.kept, t.make, t.rules, t.made = true, true, false, rules, &r }
+	return written, func() {
+		t.exists, t.kept, t.make, t.full, t.rules, t.made = true, true, false, false, rules, &r
+	}
 }
 
 // nfElement is an element as the kernel takes it.

@@ -33,7 +33,7 @@ type walk struct {
 }
 
 // Lookup sends the first packet of a connection through the node: nftables, the routes, IPVS, and for each real server that it may choose, nftables again. A packet with an address of
-// the node as its source and no device is sent by the node.
+// the node as its source and no device is sent by the node. A real server on the node itself is met as one elsewhere is; the real kernel takes a packet from outside to it without postrouting.
 func (n *Node) Lookup(p servicetest.Packet) (servicetest.Verdict, error) {
 	locals, err := n.locals()
 	if err != nil {
