@@ -108,22 +108,25 @@ func (x *index) build(p netip.Prefix, addrs, dirty []netip.Addr, depth int) {
 	case there && len(dirty) == 0:
 		return
 	}
-	var next []netip.Prefix
-	b := body{note: p.String()}
+	var groups []group
 	if len(addrs) > bucket && depth < maxDepth {
-		for _, g := range split(addrs) {
-			x.build(g.prefix, g.addrs, inside(dirty, g.prefix), depth+1)
-			next = append(next, g.prefix)
-			b.rules = append(b.rules, x.match(g.prefix)+" -g "+x.name(g.prefix))
-		}
-	} else {
-		for _, a := range addrs {
-			b.rules = append(b.rules, x.of(a)...)
+		groups = split(addrs)
+	}
+	for _, c := range old { // before others are built: they may take over what stands below
+		if !slices.ContainsFunc(groups, func(g group) bool { return g.prefix == c }) {
+			x.cut(c)
 		}
 	}
-	for _, c := range old {
-		if !slices.Contains(next, c) {
-			x.cut(c)
+	var next []netip.Prefix
+	b := body{note: p.String()}
+	for _, g := range groups {
+		x.build(g.prefix, g.addrs, inside(dirty, g.prefix), depth+1)
+		next = append(next, g.prefix)
+		b.rules = append(b.rules, x.match(g.prefix)+" -g "+x.name(g.prefix))
+	}
+	if groups == nil {
+		for _, a := range addrs {
+			b.rules = append(b.rules, x.of(a)...)
 		}
 	}
 	x.chains[p] = next
