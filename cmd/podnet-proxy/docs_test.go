@@ -15,6 +15,7 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/metrics"
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/proxyconfig"
+	"github.com/podnet/podnet/internal/promtest"
 	"github.com/podnet/podnet/service"
 )
 
@@ -66,17 +67,30 @@ func flagsTable() string {
 	return b.String()
 }
 
+// metricsOf are the metrics of a mode, with every label that there is.
+func metricsOf(mode string) *metrics.Metrics {
+	none, never := func() uint64 { return 0 }, func() time.Time { return time.Time{} }
+	zero := func() int { return 0 }
+	m := metrics.New(metrics.Options{Mode: mode, Families: []service.Family{service.IPv4}, Sources: metrics.Sources{Pending: zero, ServiceChanges: none, EndpointChanges: none,
+		Held: zero, APIErrors: none, Heard: never, EventsLost: none, HealthCheckPorts: zero, Queued: never}})
+	m.Answer("/healthz", 200)
+	m.Answer("/livez", 200)
+	return m
+}
+
+// TestAlerts: every alert is about metrics that there are in each mode, and docs/proxy.md says what to do.
+func TestAlerts(t *testing.T) {
+	for _, mode := range []string{proxyconfig.NFTables, proxyconfig.IPVS, proxyconfig.IPTables} {
+		promtest.CheckAlerts(t, "../../deploy/prometheus/proxy-rules.yaml", "../../docs/proxy.md", promtest.Labels(t, metricsOf(mode).Gatherer()))
+	}
+}
+
 // metricsTable is about all modes.
 func metricsTable(t *testing.T, prefix string) string {
 	t.Helper()
 	lines := map[string]string{}
 	for _, mode := range []string{proxyconfig.NFTables, proxyconfig.IPVS, proxyconfig.IPTables} {
-		none, never := func() uint64 { return 0 }, func() time.Time { return time.Time{} }
-		zero := func() int { return 0 }
-		m := metrics.New(metrics.Options{Mode: mode, Families: []service.Family{service.IPv4}, Sources: metrics.Sources{Pending: zero, ServiceChanges: none, EndpointChanges: none,
-			Held: zero, APIErrors: none, Heard: never, EventsLost: none, HealthCheckPorts: zero, Queued: never}})
-		m.Answer("/healthz", 200)
-		m.Answer("/livez", 200)
+		m := metricsOf(mode)
 		families, err := m.Gatherer().Gather()
 		if err != nil {
 			t.Fatal(err)
