@@ -20,14 +20,35 @@ func (f Fault) Error() string { return fmt.Sprintf("%s %q: %s", f.Field, f.Value
 // maxAffinity is the longest time that Kubernetes allows (core/v1 ClientIPConfig).
 const maxAffinity = 24 * time.Hour
 
+// mostFaults is how many faults of one Service are listed. Somebody may write thousands of wrong endpoints.
+const mostFaults = 50
+
 // faults collects what is wrong, each once.
-type faults struct{ found []Fault }
+type faults struct {
+	found []Fault
+	seen  map[Fault]struct{}
+}
 
 func (f *faults) add(field string, value any, reason string) {
 	one := Fault{Field: field, Value: fmt.Sprint(value), Reason: reason}
-	if !slices.Contains(f.found, one) {
+	if _, again := f.seen[one]; again {
+		return
+	}
+	if f.seen == nil {
+		f.seen = map[Fault]struct{}{}
+	}
+	f.seen[one] = struct{}{}
+	if len(f.seen) <= mostFaults {
 		f.found = append(f.found, one)
 	}
+}
+
+// list returns what was found, and how much of it is not listed.
+func (f *faults) list() []Fault {
+	if more := len(f.seen) - len(f.found); more > 0 {
+		return append(f.found, Fault{Field: "service", Value: fmt.Sprint(more), Reason: "further faults, which are not listed"})
+	}
+	return f.found
 }
 
 // service returns the Service without what is wrong with it.
@@ -101,14 +122,8 @@ func (f *faults) clusterIPs(addrs []netip.Addr) []netip.Addr {
 	return kept
 }
 
-// endpoint reports whether an address may be an endpoint's: one in loopback or link-local would lead into the node itself or to its cloud's metadata (CVE-2021-25737, CVE-2020-8558).
-func (f *faults) endpoint(a netip.Addr) bool {
-	reason := unicast(a)
-	if reason != "" {
-		f.add("endpoints.addresses", a, reason)
-	}
-	return reason == ""
-}
+// endpoint tells of an endpoint that is left out: one in loopback or link-local would lead into the node itself or to its cloud's metadata (CVE-2021-25737, CVE-2020-8558).
+func (f *faults) endpoint(a netip.Addr) { f.add("endpoints.addresses", a, unicast(a)) }
 
 // externalFault says why an address may not be an external IP (CVE-2020-8554).
 func externalFault(node Node, a netip.Addr, taken func(netip.Addr) bool) string {

@@ -7,16 +7,9 @@ import (
 	"time"
 )
 
-// target is an endpoint with the port of the Service's port at hand.
-type target struct {
-	*Endpoint
-	addr  netip.AddrPort
-	local bool
-}
-
 // plan makes the program of a Service: pure, and the same for the same input. taken reports whether an address may not be an external IP because it is a ClusterIP.
 // Claims of other Services on the same frontends are not its business: see claims.
-func plan(node Node, s Service, endpoints []Slice, taken func(netip.Addr) bool) (Program, []Fault) {
+func plan(node Node, s Service, endpoints endpointSlices, taken func(netip.Addr) bool) (Program, []Fault) {
 	f := &faults{}
 	s = f.service(node, s, taken)
 	p := Program{Name: s.Name, HealthCheckNodePort: s.HealthCheckNodePort}
@@ -26,55 +19,13 @@ func plan(node Node, s Service, endpoints []Slice, taken func(netip.Addr) bool) 
 			continue
 		}
 		for _, port := range s.Ports {
-			p.Ports = append(p.Ports, planPort(node, s, s.ClusterIPs[i], port, targets(f, node, endpoints, port, family)))
+			p.Ports = append(p.Ports, planPort(node, s, s.ClusterIPs[i], port, endpoints.targets(f, node, port, family)))
 		}
 	}
 	if p.HealthCheckNodePort != 0 {
-		p.LocalReady = localReady(node, endpoints)
+		p.LocalReady = localReady(node, endpoints.slices)
 	}
-	return p, f.found
-}
-
-// targets returns the endpoints of a port in one family, sorted and each once. An address that stands in two slices is taken from the one where it does not terminate:
-// an endpoint moves from slice to slice, and a new pod may get the address of one that ends.
-func targets(f *faults, node Node, endpoints []Slice, port Port, family Family) []target {
-	n := 0
-	for _, s := range endpoints {
-		n += len(s.Endpoints)
-	}
-	all := make([]target, 0, n)
-	for i := range endpoints {
-		for _, p := range endpoints[i].Ports {
-			if p.Name != port.Name || p.Protocol != port.Protocol || p.Port == 0 {
-				continue
-			}
-			for j := range endpoints[i].Endpoints {
-				e := &endpoints[i].Endpoints[j]
-				if FamilyOf(e.Addr) != family || !f.endpoint(e.Addr) {
-					continue
-				}
-				all = append(all, target{Endpoint: e, addr: netip.AddrPortFrom(e.Addr, p.Port), local: node.Name != "" && e.Node == node.Name})
-			}
-		}
-	}
-	slices.SortFunc(all, func(a, b target) int {
-		if c := a.addr.Compare(b.addr); c != 0 {
-			return c
-		}
-		return a.rank() - b.rank()
-	})
-	return slices.CompactFunc(all, func(a, b target) bool { return a.addr == b.addr })
-}
-
-// rank makes the choice among equal addresses independent of the order of slices: the one that does not terminate, then the one with the better conditions.
-func (t *target) rank() int {
-	r := 0
-	for weight, bad := range [...]bool{!t.local, t.NotServing, t.NotReady, t.Terminating} {
-		if bad {
-			r += 1 << weight
-		}
-	}
-	return r
+	return p, f.list()
 }
 
 // planPort makes the program of one port in one family.
@@ -216,10 +167,10 @@ func allowedSelf(node Node, s Service, ranges []netip.Prefix, family Family) []n
 }
 
 // localReady counts the local endpoints that are ready, by address; of the family that has more of them, since a dual-stack pod counts once.
-func localReady(node Node, endpoints []Slice) int {
+func localReady(node Node, held []*held) int {
 	seen := map[netip.Addr]bool{}
 	count := map[Family]int{}
-	for _, s := range endpoints {
+	for _, s := range held {
 		for _, e := range s.Endpoints {
 			if node.Name != "" && e.Node == node.Name && !e.NotReady && !e.Terminating && !seen[e.Addr] {
 				seen[e.Addr] = true

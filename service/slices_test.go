@@ -81,7 +81,7 @@ func generated(num, offset, n, unready, terminating int, hosts string, ports ...
 func showEndpoints(tr *Tracker) string {
 	var b strings.Builder
 	for _, n := range slices.SortedFunc(maps.Keys(tr.entries), Name.compare) {
-		var all []Slice
+		var all []*held
 		var ports []Port
 		for _, name := range slices.Sorted(maps.Keys(tr.entries[n].slices)) {
 			s := tr.entries[n].slices[name]
@@ -92,7 +92,7 @@ func showEndpoints(tr *Tracker) string {
 		}
 		slices.SortFunc(ports, func(a, b Port) int { return strings.Compare(a.Name, b.Name) })
 		for _, p := range slices.Compact(ports) {
-			found := targets(&faults{}, tr.node, all, p, IPv4)
+			found := endpointSlices{slices: all}.targets(&faults{}, tr.node, p, IPv4)
 			if len(found) == 0 {
 				continue
 			}

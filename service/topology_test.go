@@ -105,7 +105,7 @@ func TestTopology(t *testing.T) {
 			for _, e := range c.endpoints {
 				slice.Endpoints = append(slice.Endpoints, parseEndpoint(t, e))
 			}
-			p, _ := plan(node, s, []Slice{slice}, func(netip.Addr) bool { return false })
+			p, _ := plan(node, s, endpointSlices{slices: []*held{hold(slice)}}, func(netip.Addr) bool { return false })
 			port := p.Ports[0]
 			if got := lastNumbers(port.Cluster); got != c.cluster {
 				t.Errorf("cluster %q, want %q", got, c.cluster)

@@ -20,7 +20,26 @@ type Tracker struct {
 type entry struct {
 	service Service
 	known   bool // the Service is there
-	slices  map[string]Slice
+	slices  map[string]*held
+	orders  map[orderOf]*order // of a Service with many endpoints
+}
+
+// remembered is the number of endpoints of a Service from which on their order is kept: to sort them again would take most of the time of a change. With fewer, the memory is better saved.
+const remembered = 1000
+
+// remember returns where the order of endpoints is kept, nil if it is not.
+func (e *entry) remember() map[orderOf]*order {
+	n := 0
+	for _, s := range e.slices {
+		n += len(s.Endpoints)
+	}
+	switch {
+	case n < remembered:
+		e.orders = nil
+	case e.orders == nil:
+		e.orders = map[orderOf]*order{}
+	}
+	return e.orders
 }
 
 // NewTracker returns an empty Tracker.
@@ -40,6 +59,9 @@ func (t *Tracker) SetNode(n Node) bool {
 		return false
 	}
 	t.node = n.clone()
+	for _, e := range t.entries {
+		e.orders = nil // they depend on what is local
+	}
 	t.MarkAll()
 	return true
 }
@@ -61,7 +83,7 @@ func (t *Tracker) SetService(s Service) bool {
 		return false
 	}
 	old := e.service
-	e.service, e.known = s, true
+	e.service, e.known, e.orders = s, true, nil
 	t.index(s.Name, old, s)
 	t.dirty[s.Name] = struct{}{}
 	return true
@@ -74,7 +96,7 @@ func (t *Tracker) DeleteService(n Name) bool {
 		return false
 	}
 	t.index(n, e.service, Service{})
-	e.service, e.known = Service{}, false
+	e.service, e.known, e.orders = Service{}, false, nil
 	t.tidy(n, e)
 	t.dirty[n] = struct{}{}
 	return true
@@ -84,10 +106,14 @@ func (t *Tracker) DeleteService(n Name) bool {
 // afterwards. It reports whether that is a change.
 func (t *Tracker) SetSlice(service Name, slice string, s Slice) bool {
 	e := t.entry(service)
-	if old, ok := e.slices[slice]; ok && old.Equal(s) {
+	old, ok := e.slices[slice]
+	if ok && old.Equal(s) {
 		return false
 	}
-	e.slices[slice] = s
+	if ok {
+		old.gone = true
+	}
+	e.slices[slice] = hold(s)
 	if e.known {
 		t.dirty[service] = struct{}{}
 	}
@@ -100,9 +126,11 @@ func (t *Tracker) DeleteSlice(service Name, slice string) bool {
 	if !ok {
 		return false
 	}
-	if _, ok := e.slices[slice]; !ok {
+	old, ok := e.slices[slice]
+	if !ok {
 		return false
 	}
+	old.gone = true
 	delete(e.slices, slice)
 	t.tidy(service, e)
 	if e.known {
@@ -160,11 +188,11 @@ func (t *Tracker) plan(n Name) Planned {
 	if !ok || !e.known {
 		return Planned{Program: Program{Name: n}}
 	}
-	ordered := make([]Slice, 0, len(e.slices))
+	of := endpointSlices{slices: make([]*held, 0, len(e.slices)), orders: e.remember()}
 	for _, name := range slices.Sorted(maps.Keys(e.slices)) {
-		ordered = append(ordered, e.slices[name])
+		of.slices = append(of.slices, e.slices[name])
 	}
-	p, found := plan(t.node, e.service, ordered, func(a netip.Addr) bool { return t.clusterIPs[a] > 0 })
+	p, found := plan(t.node, e.service, of, func(a netip.Addr) bool { return t.clusterIPs[a] > 0 })
 	return Planned{p, found}
 }
 
@@ -194,7 +222,7 @@ func (t *Tracker) created(n Name) int64 {
 func (t *Tracker) entry(n Name) *entry {
 	e, ok := t.entries[n]
 	if !ok {
-		e = &entry{slices: map[string]Slice{}}
+		e = &entry{slices: map[string]*held{}}
 		t.entries[n] = e
 	}
 	return e
