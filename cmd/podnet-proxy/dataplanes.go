@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
+	"github.com/podnet/podnet/cmd/podnet-proxy/internal/leftover"
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/proxyconfig"
 	"github.com/podnet/podnet/service"
 	"github.com/podnet/podnet/service/iptables"
@@ -29,7 +31,7 @@ func (p *proxy) dataplane(mode string) (service.Dataplane, error) {
 		}
 		v := p.config.VirtualServer
 		o := ipvs.Options{
-			Scheduler: v.Scheduler, StrictARP: v.StrictARP, Adopt: p.config.ReplaceKubeProxy, Logger: p.log,
+			Scheduler: v.Scheduler, StrictARP: v.StrictARP, Adopt: p.config.ReplaceKubeProxy, Leave: leave(), Logger: p.log,
 			Timeouts: ipvs.Timeouts{TCP: seconds(v.TCPTimeout), TCPFin: seconds(v.TCPFinTimeout), UDP: seconds(v.UDPTime)},
 		}
 		if err := o.Validate(); err != nil {
@@ -44,3 +46,11 @@ func (p *proxy) dataplane(mode string) (service.Dataplane, error) {
 
 // seconds rounds up: the kernel counts whole ones, and 0 would leave its own.
 func seconds(d time.Duration) uint32 { return uint32((d + time.Second - 1) / time.Second) }
+
+// leave tells which virtual servers a cleanup leaves to kube-proxy, which serves again.
+func leave() func(ipvs.Key) bool {
+	kubes := sync.OnceValue(leftover.Virtual)
+	return func(k ipvs.Key) bool {
+		return k.Mark == 0 && kubes()(leftover.Server{Addr: k.Addr.Addr(), Port: k.Addr.Port(), Protocol: uint8(k.Protocol)})
+	}
+}

@@ -153,7 +153,7 @@ func (d *Dataplane) refresh(ctx context.Context) (failed bool, err error) {
 	return len(a.failed) > 0, nil
 }
 
-// Cleanup removes everything of ours, with its connections: first the virtual servers, then the routes, then the tables. The sysctls stay.
+// Cleanup removes everything of ours, with its connections: first the virtual servers, but for those of Options.Leave, then the routes, then the tables. The sysctls stay.
 func (d *Dataplane) Cleanup(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -167,7 +167,9 @@ func (d *Dataplane) Cleanup(ctx context.Context) error {
 	d.observed, d.applied = false, false
 	var changes []Change
 	for _, k := range slices.SortedFunc(maps.Keys(d.s.haveServers), Key.compare) {
-		changes = append(changes, Change{Verb: DeleteServer, Key: k})
+		if d.o.Leave == nil || !d.o.Leave(k) {
+			changes = append(changes, Change{Verb: DeleteServer, Key: k})
+		}
 	}
 	errs := slices.DeleteFunc(d.k.IPVS.Write(ctx, changes), func(err error) bool { return err == nil || errors.Is(err, fs.ErrNotExist) })
 	if len(errs) > 0 { // the record of what is ours must stay

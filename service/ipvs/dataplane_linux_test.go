@@ -256,6 +256,23 @@ func TestInstances(t *testing.T) {
 	}
 }
 
+// TestCleanupLeaves: a virtual server that somebody else has taken over keeps working; everything else goes.
+func TestCleanupLeaves(t *testing.T) {
+	n := newNode()
+	taken := ipvs.Key{Family: service.IPv4, Protocol: service.TCP, Addr: netip.MustParseAddrPort("10.96.0.10:80")}
+	d := sync(t, n, ipvs.Options{Leave: func(k ipvs.Key) bool { return k == taken }}, world())
+	if err := d.Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	left := strings.Split(strings.TrimSpace(n.Dump()), "\n")
+	for _, line := range strings.Split(strings.TrimSpace(newNode().Dump()), "\n") {
+		left = slices.DeleteFunc(left, func(l string) bool { return l == line })
+	}
+	if len(left) < 2 || left[0] != "-A -t 10.96.0.10:80 -s rr" || slices.ContainsFunc(left[1:], func(l string) bool { return !strings.HasPrefix(l, "-a -t 10.96.0.10:80 ") }) {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
 // hostPort adds what the portmap plugin does: everything to a local address and port 80 goes to a pod.
 func hostPort(t testing.TB, n *ipvstest.Node) {
 	t.Helper()

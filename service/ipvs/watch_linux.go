@@ -19,6 +19,8 @@ const (
 	suspects = 16
 	// slowest is by how much the look after connections slows down, if they stay.
 	slowest = 10
+	// idleness is how many times as long as the last look at all virtual servers took nobody looks again.
+	idleness = 100
 )
 
 // Watch calls notify when somebody changed our tables, virtual servers or routes, follows the addresses of devices, and ends the drain of real servers, until ctx ends. nftables and
@@ -75,7 +77,7 @@ func (d *Dataplane) ours(t nfnl.Table) bool {
 }
 
 func (d *Dataplane) loop(ctx context.Context, notify func(), moved *atomic.Bool, look chan struct{}) error {
-	check := time.NewTicker(d.o.CheckPeriod)
+	check := time.NewTimer(d.o.CheckPeriod)
 	defer check.Stop()
 	drain := time.NewTimer(d.o.DrainPeriod)
 	defer drain.Stop()
@@ -90,7 +92,9 @@ func (d *Dataplane) loop(ctx context.Context, notify func(), moved *atomic.Bool,
 				foreign, err = d.refresh(ctx)
 			}
 		case <-check.C:
+			start := time.Now()
 			foreign, err = d.check(ctx)
+			check.Reset(max(d.o.CheckPeriod, idleness*time.Since(start)))
 		case <-d.wake:
 			drain.Reset(d.o.DrainPeriod)
 		case <-drain.C:

@@ -2,7 +2,7 @@
 //
 // What it does: [Remove] removes, in this order, the tables ip and ip6 kube-proxy of nftables; kube-proxy's chains in every variant of iptables (legacy and nft, both
 // families) and the rules that jump to them, one restore per table; its IPVS virtual servers; the device kube-ipvs0; its ipsets of both families, KUBE-6-* too, which
-// kube-proxy --cleanup itself forgets. [Find] only looks.
+// kube-proxy --cleanup itself forgets. [Find] and [Virtual] only look.
 //
 // How it recognises them: tables, chains, sets and the device by kube-proxy's names. A virtual server is kube-proxy's if its address is on kube-ipvs0, if an ipset of
 // kube-proxy has its address and port, or if it is at an address of the node and an ipset has its port as a NodePort.

@@ -61,6 +61,9 @@ func Remove(ctx context.Context, keep func(Server) bool) (removed []string, err 
 	return removed, errors.Join(faults...)
 }
 
+// Virtual returns which IPVS virtual servers are kube-proxy's at this moment.
+func Virtual() func(Server) bool { return identify().kubes }
+
 func kubeTables() ([]*nftables.Table, error) {
 	conn, err := nftables.New()
 	if err != nil {
