@@ -32,7 +32,8 @@ type Report struct {
 	Failed   map[Name]error   // not, or not wholly, in place; they are tried again
 	Faults   map[Name][]Fault // of the Services that were planned anew: an absent one of Planned has none
 	Planned  []Name
-	Writes   int // kernel objects
+	Writes   int       // kernel objects; of a Full report without Changes: that somebody else had changed
+	Programs []Program // of a Full report: all that are wanted. Not to be changed
 	Took     time.Duration
 	Services int // that are programmed now
 
@@ -206,6 +207,9 @@ func (r *Reconciler) sync(ctx context.Context) (Report, error) {
 	}
 	r.full = false
 	report.Full, report.Writes, report.Failed = full, result.Writes, result.Failed
+	if full {
+		report.Programs = d.Set
+	}
 	r.accept(&report)
 	r.count(&report)
 	return report, nil

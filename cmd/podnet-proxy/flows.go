@@ -10,9 +10,10 @@ import (
 	"github.com/podnet/podnet/service/conntrack"
 )
 
-// staleFlows returns what a sync changed for UDP: the frontends of changed Services with those who serve, and the frontends that are gone with nobody. The first sync names them all.
+// staleFlows returns whose flows a sync may have made stale: for UDP the frontends of changed Services with those who serve, and the frontends that are gone with nobody. One that wrote
+// although it compared everything, as the first does and the repair after a flush, names all Services: for a while they may not have been there.
 func (w *wiring) staleFlows(r service.Report) conntrack.Config {
-	c := changedFlows(r.Changes)
+	c := changedFlows(r)
 	if n := w.node.Load(); n != nil {
 		c.NodePortAddrs = n.NodePortAddrs
 		if w.first {
@@ -22,25 +23,50 @@ func (w *wiring) staleFlows(r service.Report) conntrack.Config {
 	return c
 }
 
-func changedFlows(changes []service.Change) conntrack.Config {
+func changedFlows(r service.Report) conntrack.Config {
 	var c conntrack.Config
 	there := map[netip.AddrPort]bool{}
-	var gone []netip.AddrPort
-	for _, change := range changes {
-		for f, serving := range udp(change.After) {
+	serve := func(p service.Program) {
+		for f, serving := range udp(p) {
 			there[f] = true
 			c.Frontends = append(c.Frontends, conntrack.Frontend{Addr: f, Serving: serving})
 		}
-		for f := range udp(change.Before) {
-			gone = append(gone, f)
+	}
+	if r.Full && r.Writes > 0 {
+		for _, p := range r.Programs {
+			serve(p)
+			c.Restored = append(c.Restored, connections(p)...)
+		}
+	} else {
+		for _, change := range r.Changes {
+			serve(change.After)
 		}
 	}
-	for _, f := range gone {
-		if !there[f] {
-			c.Frontends = append(c.Frontends, conntrack.Frontend{Addr: f})
+	for _, change := range r.Changes {
+		for f := range udp(change.Before) {
+			if !there[f] {
+				there[f] = true
+				c.Frontends = append(c.Frontends, conntrack.Frontend{Addr: f})
+			}
 		}
 	}
 	return c
+}
+
+// connections returns the frontends of a program that connections are made to.
+func connections(p service.Program) []conntrack.Restored {
+	var out []conntrack.Restored
+	for _, port := range p.Ports {
+		if port.Protocol == service.UDP {
+			continue
+		}
+		for _, f := range port.Frontends {
+			if f.Kind != service.NodePort {
+				out = append(out, conntrack.Restored{Protocol: conntrack.Protocol(port.Protocol), Addr: netip.AddrPortFrom(f.Addr, f.Port)})
+			}
+		}
+	}
+	return out
 }
 
 // udp returns the UDP frontends of a program and who serves behind each.
@@ -67,18 +93,12 @@ func udp(p service.Program) map[netip.AddrPort][]netip.AddrPort {
 
 // flowsDone is told of every search for stale flows.
 func (w *wiring) flowsDone(p conntrack.Plan, err error, took time.Duration) {
-	deleted := map[service.Family]int{}
-	for _, f := range p.Examples { // at most ten tell of all
-		deleted[service.FamilyOf(f.Dst.Addr())]++
-	}
-	if rest := p.Stale - len(p.Examples); rest > 0 {
-		deleted[service.IPv4] += rest
-	}
+	deleted := map[service.Family]int{service.IPv4: p.StaleOf(conntrack.IPv4), service.IPv6: p.StaleOf(conntrack.IPv6)}
 	w.metrics.Conntrack(deleted, err, took)
 	if err != nil {
-		w.log.Warn("stale UDP flows could not be deleted; tried again", "err", err)
+		w.log.Warn("stale flows could not be deleted; tried again", "err", err)
 	} else if p.Stale > 0 {
-		w.log.Info("stale UDP flows deleted", "flows", p.Stale, "seen", p.Seen, "took", took)
+		w.log.Info("stale flows deleted", "flows", p.Stale, "seen", p.Seen, "took", took)
 	}
 }
 

@@ -79,11 +79,11 @@ func TestChangedFlows(t *testing.T) {
 	}
 	ip := func(s string) service.Frontend { return service.Frontend{Addr: ap(s).Addr(), Port: ap(s).Port()} }
 	nodePort := service.Frontend{Kind: service.NodePort, Port: 30053}
-	got := changedFlows([]service.Change{
+	got := changedFlows(service.Report{Changes: []service.Change{
 		{Before: program(service.UDP, "10.0.0.1:53", ip("10.96.0.10:53"), ip("10.96.0.11:53"), nodePort), After: program(service.UDP, "10.0.0.2:53", ip("10.96.0.10:53"))},
 		{After: program(service.UDP, "10.0.0.3:53", ip("10.96.0.11:53"))},
 		{Before: program(service.TCP, "10.0.0.1:53", ip("10.96.0.12:53")), After: program(service.TCP, "10.0.0.1:53", ip("10.96.0.12:53"))},
-	})
+	}})
 	want := conntrack.Config{Frontends: []conntrack.Frontend{
 		{Addr: ap("10.96.0.10:53"), Serving: []netip.AddrPort{ap("10.0.0.2:53")}},
 		{Addr: ap("10.96.0.11:53"), Serving: []netip.AddrPort{ap("10.0.0.3:53")}},
@@ -91,5 +91,17 @@ func TestChangedFlows(t *testing.T) {
 	}}
 	if diff := cmp.Diff(want, got, comparable); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// Somebody has flushed the rules, and a Service went meanwhile.
+	got = changedFlows(service.Report{
+		Full: true, Writes: 9, Programs: []service.Program{program(service.UDP, "10.0.0.1:53", ip("10.96.0.10:53")), program(service.TCP, "10.0.0.1:80", ip("10.96.0.12:80"), nodePort)},
+		Changes: []service.Change{{Before: program(service.UDP, "10.0.0.3:53", ip("10.96.0.11:53"))}},
+	})
+	want = conntrack.Config{
+		Frontends: []conntrack.Frontend{{Addr: ap("10.96.0.10:53"), Serving: []netip.AddrPort{ap("10.0.0.1:53")}}, {Addr: ap("10.96.0.11:53")}},
+		Restored:  []conntrack.Restored{{Protocol: conntrack.TCP, Addr: ap("10.96.0.12:80")}},
+	}
+	if diff := cmp.Diff(want, got, comparable); diff != "" {
+		t.Errorf("after a flush (-want +got):\n%s", diff)
 	}
 }

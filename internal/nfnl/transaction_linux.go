@@ -128,10 +128,12 @@ func (t *Transaction) object(step int, kind, flags uint16, table Table, body fun
 }
 
 // AddTable makes a table. One that exists stays as it is.
-func (t *Transaction) AddTable(table Table) {
+func (t *Transaction) AddTable(table Table) { t.addTable(table, 0) }
+
+func (t *Transaction) addTable(table Table, flags uint32) {
 	t.object(stepObjects, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, table, func(e *encoder) {
 		e.text(unix.NFTA_TABLE_NAME, table.Name)
-		e.u32(unix.NFTA_TABLE_FLAGS, 0)
+		e.u32(unix.NFTA_TABLE_FLAGS, flags)
 	})
 }
 

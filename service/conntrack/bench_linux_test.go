@@ -29,7 +29,7 @@ func filled(b *testing.B) (*rtnltest.Netns, []conntrack.Frontend) {
 		binary.BigEndian.PutUint32(a[:], 10<<24|200<<16|uint32(i/50))
 		src := netip.AddrPortFrom(netip.AddrFrom4(a), uint16(2000+i%50))
 		f := fronts[i%100]
-		flows[i] = conntrack.Flow{Src: src, Dst: f.Addr, ReplySrc: f.Serving[i/100%20], ReplyDst: src}
+		flows[i] = conntrack.Flow{Protocol: conntrack.UDP, Src: src, Dst: f.Addr, ReplySrc: f.Serving[i/100%20], ReplyDst: src}
 	}
 	conntrack.Track(b, ns.Path(), flows...)
 	return ns, fronts

@@ -4,12 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Config says whose flows are looked at. The zero Config has none: applying it does nothing.
 type Config struct {
 	// Frontends are UDP frontends that changed, or all of them. One that is gone is given with nobody who serves. What two entries with the same Addr say is taken together.
 	Frontends []Frontend
+
+	// Restored are frontends of TCP and SCTP that may have been missing for a while, such as between a flush of the rules and their repair. Connections to them that were neither translated
+	// nor answered go: their first packet came when nothing stood, and decided for all that follow. The client's next try finds its way.
+	Restored []Restored
 
 	// NodePortAddrs restricts node ports to local addresses in these ranges, as they are restricted where they are programmed. Empty is all local addresses.
 	NodePortAddrs []netip.Prefix
@@ -28,6 +33,12 @@ type Frontend struct {
 	Serving []netip.AddrPort
 }
 
+// Restored is an address and port at which TCP or SCTP is served. There are none for node ports: a local port that nobody listens on refuses at once.
+type Restored struct {
+	Protocol Protocol // TCP or SCTP
+	Addr     netip.AddrPort
+}
+
 // Validate returns every fault of c, each with field, value and what is allowed.
 func (c Config) Validate() error {
 	var errs []error
@@ -44,6 +55,18 @@ func (c Config) Validate() error {
 			if err != nil {
 				errs = append(errs, fmt.Errorf("Frontends[%d].Serving[%d] %s: %w", i, j, s, err))
 			}
+		}
+	}
+	for i, r := range c.Restored {
+		if r.Protocol != TCP && r.Protocol != SCTP {
+			errs = append(errs, fmt.Errorf("Restored[%d].Protocol %s: want TCP or SCTP", i, r.Protocol))
+		}
+		err := checkAddrPort(r.Addr)
+		if err == nil && r.Addr.Addr().IsUnspecified() {
+			err = errors.New("want an address: a node port refuses by itself")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("Restored[%d].Addr %s: %w", i, r.Addr, err))
 		}
 	}
 	for _, list := range []struct {
@@ -74,17 +97,11 @@ func checkAddrPort(a netip.AddrPort) error {
 	return nil
 }
 
-// empty reports whether c concerns no flow of the family.
-func (c Config) empty(f Family) bool {
-	for _, front := range c.Frontends {
-		if familyOf(front.Addr.Addr()) == f {
-			return false
-		}
+// empty reports whether c concerns no flow of the family and protocol.
+func (c Config) empty(f Family, p Protocol) bool {
+	if p != UDP {
+		return !slices.ContainsFunc(c.Restored, func(r Restored) bool { return r.Protocol == p && familyOf(r.Addr.Addr()) == f })
 	}
-	for _, p := range c.ServiceCIDRs {
-		if familyOf(p.Addr()) == f {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(c.Frontends, func(front Frontend) bool { return familyOf(front.Addr.Addr()) == f }) &&
+		!slices.ContainsFunc(c.ServiceCIDRs, func(p netip.Prefix) bool { return familyOf(p.Addr()) == f })
 }

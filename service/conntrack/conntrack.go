@@ -16,7 +16,7 @@ type Options struct {
 
 // Kernel is what a Reconciler needs. [Conn] is the real one, conntracktest.Kernel the fake.
 type Kernel interface {
-	// Flows calls visit for the UDP flows of zone 0 that match the filter, and stops with visit's error. The Flow is valid during the call only. Flows that come or go meanwhile may be
+	// Flows calls visit for the flows of zone 0 that match the filter, and stops with visit's error. The Flow is valid during the call only. Flows that come or go meanwhile may be
 	// missed or come twice.
 	Flows(ctx context.Context, f Filter, visit func(*Flow) error) error
 	// Delete removes flows and returns how many it removed. It may be called by visit. Those that are gone, or are other ones by now, are no error.
@@ -130,7 +130,7 @@ func (p *Plan) show(f *Flow) {
 	}
 }
 
-// each runs one for every family that want concerns.
+// each runs one for every family and protocol that want concerns.
 func (r *Reconciler) each(ctx context.Context, want Config, one func(context.Context, *matcher, *Plan) error) (Plan, error) {
 	if err := want.Validate(); err != nil {
 		return Plan{}, fmt.Errorf("conntrack config: %w", err)
@@ -138,20 +138,22 @@ func (r *Reconciler) each(ctx context.Context, want Config, one func(context.Con
 	var p Plan
 	var errs []error
 	for _, f := range families() {
-		if want.empty(f) {
-			continue
-		}
-		m := newMatcher(want, f)
-		if len(m.nodePorts) > 0 {
-			local, err := r.kernel.Local(ctx)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("conntrack: %s: local addresses: %w", f, err))
+		for _, protocol := range protocols() {
+			if want.empty(f, protocol) {
 				continue
 			}
-			m.local = newAddrs(local, want.NodePortAddrs)
-		}
-		if err := one(ctx, m, &p); err != nil {
-			errs = append(errs, fmt.Errorf("conntrack: %s: %w", f, err))
+			m := newMatcher(want, f, protocol)
+			if len(m.nodePorts) > 0 {
+				local, err := r.kernel.Local(ctx)
+				if err != nil {
+					errs = append(errs, fmt.Errorf("conntrack: %s: local addresses: %w", f, err))
+					continue
+				}
+				m.local = newAddrs(local, want.NodePortAddrs)
+			}
+			if err := one(ctx, m, &p); err != nil {
+				errs = append(errs, fmt.Errorf("conntrack: %s: %w", f, err))
+			}
 		}
 	}
 	return p, errors.Join(errs...)

@@ -1,4 +1,4 @@
-// Package conntrack removes stale UDP flows of Services from the kernel's connection tracking, and sets its limits.
+// Package conntrack removes stale flows of Services from the kernel's connection tracking, and sets its limits.
 //
 // # What it does
 //
@@ -14,6 +14,10 @@
 //	a ClusterIP is reused         flows of the former Service reply from its endpoints
 //	nobody ran meanwhile          a Config of all frontends; [Config].ServiceCIDRs finds those that nobody knows any more
 //
+// TCP and SCTP end by themselves, but for one case: a connection whose first packet comes while nothing stands, between a flush of the rules and their repair or before this host's first
+// sync, is recorded without translation, and all that the client sends afterwards goes the same way, until it gives up. [Config].Restored names frontends that stand again:
+// connections to them that were neither translated nor answered go, and the client's next SYN finds its way.
+//
 // Who serves means every endpoint that does, whatever traffic policy, topology or termination say: editing a Service cuts no flow.
 //
 // # What it owns
@@ -22,7 +26,7 @@
 //
 // # What it never touches
 //
-// TCP and SCTP, which end by themselves (kubernetes#102631). Flows in another zone than 0. Flows to another address than a Service's or, of node ports, a local one: kube-proxy 1.36 takes every
+// Connections of TCP and SCTP that were translated or answered (kubernetes#102631). Flows in another zone than 0. Flows to another address than a Service's or, of node ports, a local one: kube-proxy 1.36 takes every
 // flow to the port, also one that leaves for a foreign host. A [Limits] sets only those sysctls that its fields name.
 //
 // # Failure
@@ -32,7 +36,7 @@
 //
 // # Cost
 //
-// One dump per family that has frontends. The kernel filters it by protocol and, where all frontends share them, by address and port (CTA_FILTER, Linux 5.8; older kernels send everything
+// One dump per family and protocol that has frontends. The kernel filters it by protocol and, where all frontends share them, by address and port (CTA_FILTER, Linux 5.8; older kernels send everything
 // and it is filtered here). Flows are compared as they stream by, nothing is kept of them, and the stale ones are deleted in batches meanwhile: memory does not grow with the table. With 200,000
 // UDP flows (Linux 6.18, 2 cores) a change of one Service takes 55 ms and 0.1 MB, looking at every flow 0.4 s and 0.3 MB, deleting every flow 0.9 s. Listing them once with
 // vishvananda/netlink, which kube-proxy does for each change, and again to delete, takes 0.9 s, 193 MB and 13 million allocations.

@@ -26,12 +26,41 @@ func familyOf(a netip.Addr) Family {
 	return IPv6
 }
 
-// Flow is a UDP flow that the kernel tracks. It is comparable.
+// Protocol is an IP protocol, by its number (IANA).
+type Protocol uint8
+
+// The protocols of Services.
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+// String returns the name as conntrack(8) writes it, such as "udp".
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	}
+	return fmt.Sprintf("protocol %d", uint8(p))
+}
+
+func protocols() [3]Protocol { return [3]Protocol{UDP, TCP, SCTP} }
+
+// Flow is a flow that the kernel tracks. It is comparable.
 type Flow struct {
+	Protocol Protocol
+
 	Src, Dst netip.AddrPort // of the first packet, as the client sent it
 
 	// ReplySrc and ReplyDst are of the packets that come back. ReplySrc is Dst unless the destination was translated: then it is the endpoint.
 	ReplySrc, ReplyDst netip.AddrPort
+
+	Replied bool // a packet came back
 
 	// ID is the kernel's id of this very flow: another flow with the same addresses and ports has another one.
 	ID uint32
@@ -39,21 +68,22 @@ type Flow struct {
 
 // String returns the flow as conntrack(8) does, such as "udp src=10.244.1.2 dst=10.96.0.10 sport=5353 dport=53 src=10.244.2.3 dst=10.244.1.2 sport=53 dport=5353".
 func (f Flow) String() string {
-	return "udp " + direction(f.Src, f.Dst) + " " + direction(f.ReplySrc, f.ReplyDst)
+	return f.Protocol.String() + " " + direction(f.Src, f.Dst) + " " + direction(f.ReplySrc, f.ReplyDst)
 }
 
 func direction(src, dst netip.AddrPort) string {
 	return fmt.Sprintf("src=%s dst=%s sport=%d dport=%d", src.Addr(), dst.Addr(), src.Port(), dst.Port())
 }
 
-// Filter says which flows a kernel is asked for: those of one family whose original destination is Dst and Port.
+// Filter says which flows a kernel is asked for: those of one family and protocol whose original destination is Dst and Port.
 type Filter struct {
-	Family Family
-	Dst    netip.Addr // the zero Addr is any
-	Port   uint16     // 0 is any
+	Family   Family
+	Protocol Protocol
+	Dst      netip.Addr // the zero Addr is any
+	Port     uint16     // 0 is any
 }
 
 // Match reports whether the filter lets a flow through.
 func (f Filter) Match(flow *Flow) bool {
-	return familyOf(flow.Dst.Addr()) == f.Family && (!f.Dst.IsValid() || f.Dst == flow.Dst.Addr()) && (f.Port == 0 || f.Port == flow.Dst.Port())
+	return flow.Protocol == f.Protocol && familyOf(flow.Dst.Addr()) == f.Family && (!f.Dst.IsValid() || f.Dst == flow.Dst.Addr()) && (f.Port == 0 || f.Port == flow.Dst.Port())
 }

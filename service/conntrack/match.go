@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// matcher tells which flows of one family are stale. It is made once per Apply, and looks at each flow without allocating.
+// matcher tells which flows of one family and protocol are stale. It is made once per Apply, and looks at each flow without allocating.
 type matcher struct {
 	filter    Filter
 	ports     [1 << 16 / 64]uint64 // destination ports of frontends: most flows are none of ours and are done with after one look
@@ -32,16 +32,26 @@ type listKey struct {
 // few is up to how many endpoints comparing one by one is quicker than hashing.
 const few = 8
 
-// newMatcher returns the matcher of a family, without the local addresses.
-func newMatcher(c Config, f Family) *matcher {
-	m := &matcher{filter: Filter{Family: f}, frontends: map[netip.AddrPort]served{}, nodePorts: map[uint16]served{}}
+// newMatcher returns the matcher of a family and protocol, without the local addresses.
+func newMatcher(c Config, f Family, p Protocol) *matcher {
+	m := &matcher{filter: Filter{Family: f, Protocol: p}, frontends: map[netip.AddrPort]served{}, nodePorts: map[uint16]served{}}
+	if p != UDP {
+		for _, r := range c.Restored {
+			if r.Protocol == p && familyOf(r.Addr.Addr()) == f {
+				m.port(r.Addr.Port())
+				m.frontends[r.Addr] = served{}
+			}
+		}
+		m.narrow()
+		return m
+	}
 	sets := map[listKey]*endpointSet{}
 	for _, front := range c.Frontends {
 		if familyOf(front.Addr.Addr()) != f {
 			continue
 		}
 		port := front.Addr.Port()
-		m.ports[port/64] |= 1 << (port % 64)
+		m.port(port)
 		if front.Addr.Addr().IsUnspecified() {
 			m.nodePorts[port] = m.nodePorts[port].with(front.Serving, sets)
 		} else {
@@ -56,6 +66,9 @@ func newMatcher(c Config, f Family) *matcher {
 	m.narrow()
 	return m
 }
+
+// port takes note of a port.
+func (m *matcher) port(p uint16) { m.ports[p/64] |= 1 << (p % 64) }
 
 // with adds a list of endpoints.
 func (s served) with(list []netip.AddrPort, sets map[listKey]*endpointSet) served {
@@ -123,6 +136,10 @@ func (m *matcher) stale(f *Flow) bool {
 	known := m.ports[port/64]&(1<<(port%64)) != 0
 	if !known && len(m.ranges) == 0 {
 		return false
+	}
+	if m.filter.Protocol != UDP {
+		_, ok := m.frontends[f.Dst]
+		return ok && !f.Replied && f.ReplySrc == f.Dst
 	}
 	if known {
 		if s, ok := m.frontends[f.Dst]; ok {

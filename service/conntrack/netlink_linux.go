@@ -15,6 +15,7 @@ const (
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
+	ctaStatus     = 3
 	ctaID         = 12
 	ctaZone       = 18
 	ctaFilter     = 25
@@ -32,6 +33,8 @@ const (
 	ctaProtoDstPort = 3
 
 	ctaFilterOrigFlags = 1
+
+	statusSeenReply = 1 << 1 // IPS_SEEN_REPLY, include/uapi/linux/netfilter/nf_conntrack_common.h
 
 	// net/netfilter/nf_internals.h: which parts of the tuple a dump is filtered by (Linux 5.8).
 	filterDst     = 1 << 1
@@ -114,14 +117,14 @@ func (e *encoder) addr(typ uint16, a netip.Addr) {
 func (e *encoder) port(typ, p uint16) { e.attr(typ, byte(p>>8), byte(p)) }
 
 // tuple appends one direction of a flow.
-func (e *encoder) tuple(typ uint16, src, dst netip.AddrPort) {
+func (e *encoder) tuple(typ uint16, p Protocol, src, dst netip.AddrPort) {
 	t := e.nest(typ)
 	ip := e.nest(ctaTupleIP)
 	e.addr(ctaIPv4Src, src.Addr())
 	e.addr(ctaIPv4Dst, dst.Addr())
 	e.endNest(ip)
 	proto := e.nest(ctaTupleProto)
-	e.attr(ctaProtoNum, unix.IPPROTO_UDP)
+	e.attr(ctaProtoNum, byte(p))
 	e.port(ctaProtoSrcPort, src.Port())
 	e.port(ctaProtoDstPort, dst.Port())
 	e.endNest(proto)
@@ -140,7 +143,7 @@ func (e *encoder) filter(f Filter) {
 		e.endNest(ip)
 	}
 	proto := e.nest(ctaTupleProto)
-	e.attr(ctaProtoNum, unix.IPPROTO_UDP)
+	e.attr(ctaProtoNum, byte(f.Protocol))
 	if f.Port != 0 {
 		flags |= filterDstPort
 		e.port(ctaProtoDstPort, f.Port)
@@ -156,7 +159,7 @@ func (e *encoder) filter(f Filter) {
 func (e *encoder) delete(f *Flow, flags uint16, seq uint32) {
 	e.begin(msgDelete, flags, seq)
 	e.netfilter(familyOf(f.Dst.Addr()))
-	e.tuple(ctaTupleOrig, f.Src, f.Dst)
+	e.tuple(ctaTupleOrig, f.Protocol, f.Src, f.Dst)
 	e.attr(ctaID, byte(f.ID>>24), byte(f.ID>>16), byte(f.ID>>8), byte(f.ID))
 	e.end()
 }
@@ -173,7 +176,7 @@ func next(b []byte) (typ uint16, v, rest []byte) {
 	return native.Uint16(b[2:]) & nlaTypeMsk, b[nlaLen:n], b[min(aligned(n), len(b)):]
 }
 
-// decode reads a flow from the attributes of a message. It reports false for what is not a whole UDP flow of zone 0.
+// decode reads a flow from the attributes of a message. It reports false for what is not a whole flow of zone 0, with ports.
 func (f *Flow) decode(b []byte) bool {
 	*f = Flow{}
 	var orig, reply bool
@@ -183,9 +186,11 @@ func (f *Flow) decode(b []byte) bool {
 		case 0:
 			return false
 		case ctaTupleOrig:
-			f.Src, f.Dst, orig = decodeTuple(v)
+			f.Protocol, f.Src, f.Dst, orig = decodeTuple(v)
 		case ctaTupleReply:
-			f.ReplySrc, f.ReplyDst, reply = decodeTuple(v)
+			_, f.ReplySrc, f.ReplyDst, reply = decodeTuple(v)
+		case ctaStatus:
+			f.Replied = len(v) == 4 && wire.Uint32(v)&statusSeenReply != 0
 		case ctaID:
 			if len(v) == 4 {
 				f.ID = wire.Uint32(v)
@@ -200,10 +205,10 @@ func (f *Flow) decode(b []byte) bool {
 	return orig && reply
 }
 
-func decodeTuple(b []byte) (src, dst netip.AddrPort, ok bool) {
+func decodeTuple(b []byte) (p Protocol, src, dst netip.AddrPort, ok bool) {
 	var from, to netip.Addr
 	var ports [2]uint16
-	udp := false
+	seen := 0
 	for len(b) > 0 {
 		typ, v, rest := next(b)
 		if typ == 0 {
@@ -221,12 +226,13 @@ func decodeTuple(b []byte) (src, dst netip.AddrPort, ok bool) {
 				from, _ = netip.AddrFromSlice(value)
 			case typ == ctaTupleIP && (inner == ctaIPv4Dst || inner == ctaIPv6Dst):
 				to, _ = netip.AddrFromSlice(value)
-			case typ == ctaTupleProto && inner == ctaProtoNum:
-				udp = len(value) == 1 && value[0] == unix.IPPROTO_UDP
+			case typ == ctaTupleProto && inner == ctaProtoNum && len(value) == 1:
+				p = Protocol(value[0])
 			case typ == ctaTupleProto && (inner == ctaProtoSrcPort || inner == ctaProtoDstPort) && len(value) == 2:
 				ports[inner-ctaProtoSrcPort] = wire.Uint16(value)
+				seen++
 			}
 		}
 	}
-	return netip.AddrPortFrom(from, ports[0]), netip.AddrPortFrom(to, ports[1]), udp && from.IsValid() && to.IsValid()
+	return p, netip.AddrPortFrom(from, ports[0]), netip.AddrPortFrom(to, ports[1]), seen == len(ports) && from.IsValid() && to.IsValid()
 }

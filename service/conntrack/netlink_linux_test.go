@@ -7,15 +7,18 @@ import (
 
 func encoded(f Flow) []byte {
 	var e encoder
-	e.tuple(ctaTupleOrig, f.Src, f.Dst)
-	e.tuple(ctaTupleReply, f.ReplySrc, f.ReplyDst)
+	e.tuple(ctaTupleOrig, f.Protocol, f.Src, f.Dst)
+	e.tuple(ctaTupleReply, f.Protocol, f.ReplySrc, f.ReplyDst)
+	if f.Replied {
+		e.attr(ctaStatus, 0, 0, 0, statusSeenReply)
+	}
 	e.attr(ctaID, byte(f.ID>>24), byte(f.ID>>16), byte(f.ID>>8), byte(f.ID))
 	return e.buf
 }
 
 func flowOf(src, dst, to string) Flow {
 	s := netip.MustParseAddrPort(src)
-	return Flow{Src: s, Dst: netip.MustParseAddrPort(dst), ReplySrc: netip.MustParseAddrPort(to), ReplyDst: s, ID: 0xfedcba98}
+	return Flow{Protocol: UDP, Src: s, Dst: netip.MustParseAddrPort(dst), ReplySrc: netip.MustParseAddrPort(to), ReplyDst: s, ID: 0xfedcba98}
 }
 
 func TestDecode(t *testing.T) {
@@ -24,16 +27,10 @@ func TestDecode(t *testing.T) {
 		e.attr(ctaZone, 0, z)
 		return e.buf
 	}
-	tcp := func(b []byte) []byte {
-		for i := range b[:len(b)-4] {
-			if b[i] == 5 && b[i+1] == 0 && b[i+2] == ctaProtoNum {
-				b[i+4] = 6
-			}
-		}
-		return b
-	}
 	v4 := flowOf("10.0.0.1:1000", "10.96.0.10:53", "10.0.0.2:5353")
 	v6 := flowOf("[fd00::1]:1000", "[fd00::2]:53", "[fd00::3]:5353")
+	tcp := v4
+	tcp.Protocol, tcp.Replied = TCP, true
 	for _, tt := range []struct {
 		name string
 		b    []byte
@@ -44,7 +41,7 @@ func TestDecode(t *testing.T) {
 		{"IPv6", encoded(v6), v6, true},
 		{"zone 0", zone(encoded(v4), 0), v4, true},
 		{"zone 1", zone(encoded(v4), 1), Flow{}, false},
-		{"TCP", tcp(encoded(v4)), Flow{}, false},
+		{"TCP, with a reply", encoded(tcp), tcp, true},
 		{"nothing", nil, Flow{}, false},
 		{"cut", encoded(v4)[:60], Flow{}, false},
 	} {

@@ -33,6 +33,7 @@ const maxRetry = 30 * time.Second
 // pending is what has been put. Of a frontend the latest word counts.
 type pending struct {
 	serving       map[netip.AddrPort][]netip.AddrPort
+	restored      map[Restored]struct{}
 	nodePortAddrs []netip.Prefix
 	serviceCIDRs  []netip.Prefix
 }
@@ -46,7 +47,7 @@ func NewQueue(r *Reconciler, o QueueOptions) *Queue {
 }
 
 // Put adds work and returns at once. What it says of a frontend replaces what an earlier Put said of it; within one Config entries of the same frontend are taken together. ServiceCIDRs
-// count until they were applied. The Queue keeps c's lists: do not change them.
+// and Restored count until they were applied. The Queue keeps c's lists: do not change them.
 func (q *Queue) Put(c Config) {
 	fresh := make(map[netip.AddrPort][]netip.AddrPort, len(c.Frontends))
 	for _, f := range c.Frontends {
@@ -57,6 +58,12 @@ func (q *Queue) Put(c Config) {
 	}
 	q.mu.Lock()
 	q.waiting.nodePortAddrs = c.NodePortAddrs
+	for _, r := range c.Restored {
+		if q.waiting.restored == nil {
+			q.waiting.restored = make(map[Restored]struct{}, len(c.Restored))
+		}
+		q.waiting.restored[r] = struct{}{}
+	}
 	if len(c.ServiceCIDRs) > 0 {
 		q.waiting.serviceCIDRs = c.ServiceCIDRs
 	}
@@ -78,7 +85,7 @@ func (q *Queue) take() (pending, bool) {
 	defer q.mu.Unlock()
 	p := q.waiting
 	q.waiting = pending{nodePortAddrs: p.nodePortAddrs}
-	return p, len(p.serving) > 0 || len(p.serviceCIDRs) > 0
+	return p, len(p.serving) > 0 || len(p.restored) > 0 || len(p.serviceCIDRs) > 0
 }
 
 // giveBack puts work that failed back, except for what has been put anew.
@@ -87,6 +94,10 @@ func (q *Queue) giveBack(p pending) {
 	defer q.mu.Unlock()
 	maps.Copy(p.serving, q.waiting.serving)
 	q.waiting.serving = p.serving
+	if p.restored != nil {
+		maps.Copy(p.restored, q.waiting.restored)
+		q.waiting.restored = p.restored
+	}
 	if len(q.waiting.serviceCIDRs) == 0 {
 		q.waiting.serviceCIDRs = p.serviceCIDRs
 	}
@@ -96,6 +107,9 @@ func (p pending) config() Config {
 	c := Config{NodePortAddrs: p.nodePortAddrs, ServiceCIDRs: p.serviceCIDRs, Frontends: make([]Frontend, 0, len(p.serving))}
 	for a, s := range p.serving {
 		c.Frontends = append(c.Frontends, Frontend{a, s})
+	}
+	for r := range p.restored {
+		c.Restored = append(c.Restored, r)
 	}
 	return c
 }

@@ -28,8 +28,12 @@ func track(t testing.TB, path string, flows ...Flow) {
 			s.seq++
 			s.out.begin(msgNew, flags, s.seq)
 			s.out.netfilter(familyOf(f.Dst.Addr()))
-			s.out.tuple(ctaTupleOrig, f.Src, f.Dst)
-			s.out.tuple(ctaTupleReply, f.ReplySrc, f.ReplyDst)
+			s.out.tuple(ctaTupleOrig, f.Protocol, f.Src, f.Dst)
+			s.out.tuple(ctaTupleReply, f.Protocol, f.ReplySrc, f.ReplyDst)
+			if f.Replied {
+				const confirmed = 1 << 3 // the kernel has set it already, and refuses to take it away
+				s.out.attr(ctaStatus, 0, 0, 0, statusSeenReply|confirmed)
+			}
 			const ctaTimeout = 7
 			s.out.attr(ctaTimeout, 0, 0, 2, 0) // 512 s
 			s.out.end()
@@ -69,7 +73,7 @@ func TestUnfiltered(t *testing.T) {
 	defer s.close()
 	for _, filtered := range []bool{false, true} {
 		n := 0
-		err := s.flows(t.Context(), Filter{Family: IPv4, Dst: netip.MustParseAddr("10.96.0.10"), Port: 53}, filtered, func(*Flow) error {
+		err := s.flows(t.Context(), Filter{Family: IPv4, Protocol: UDP, Dst: netip.MustParseAddr("10.96.0.10"), Port: 53}, filtered, func(*Flow) error {
 			n++
 			return nil
 		})

@@ -20,7 +20,8 @@
 //
 // # What it owns
 //
-// The tables "ip podnet-service-ipvs" and "ip6 podnet-service-ipvs" ([Options].Name appends its hash), the routes of table local with [Options].Protocol, and each VS that stands in
+// The tables "ip podnet-service-ipvs" and "ip6 podnet-service-ipvs" ([Options].Name appends its hash), while [Dataplane.Watch] runs two more with "-hold" behind their names, which have the kernel go
+// on to masquerade when somebody flushes all rules (Linux 5.12), the routes of table local with [Options].Protocol, and each VS that stands in
 // the sets frontends and marks of the tables. The sysctls net.ipv4.vs.conntrack, expire_nodest_conn, expire_quiescent_template and conn_reuse_mode, and with StrictARP
 // net.ipv4.conf.all.arp_ignore and arp_announce, are set, read back, and left as they are by Cleanup. Marks of its own are 0xaa400000 to 0xaa7fffff; packets lose them before they leave.
 //

@@ -30,6 +30,7 @@ type Tables interface {
 	Elements(ctx context.Context, t nfnl.Table, set string, reset func(), f func(nfnl.Element)) error
 	Commit(ctx context.Context, tx *nfnl.Transaction) error
 	Watch(ctx context.Context, notify func(nfnl.Event)) error
+	nfnl.Owner
 }
 
 // Net is what it needs of addresses, routes and settings: rtnl.Conn has it, and the fake in rtnl/rtnltest.

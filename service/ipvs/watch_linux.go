@@ -28,6 +28,7 @@ const (
 func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer d.holdNAT(ctx)()
 	var all sync.WaitGroup
 	errs := make(chan error, 3)
 	start := func(f func() error) {
@@ -63,6 +64,19 @@ func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// holdNAT has the kernel go on to masquerade the connections that it has when somebody flushes all rules.
+func (d *Dataplane) holdNAT(ctx context.Context) (release func()) {
+	var holds []nfnl.Table
+	for _, t := range d.tables {
+		holds = append(holds, nfnl.Table{Family: t.name.Family, Name: t.name.Name + "-hold"})
+	}
+	return nfnl.HoldNAT(ctx, d.k.Tables, holds, func(t nfnl.Table, _ uint32, err error) {
+		if err != nil {
+			d.o.Logger.Info("whoever flushes all nftables rules also stops masquerading until they are repaired: the kernel does not let us hold it (Linux 5.12)", "table", t, "err", err)
+		}
+	})
 }
 
 func signal(c chan struct{}) {

@@ -113,14 +113,23 @@ func (d *Dataplane) forget() {
 	}
 }
 
-// Watch tells of changes to our tables by others.
+// Watch tells of changes to our tables by others. As long as it runs NAT goes on when somebody flushes all rules (Linux 5.12): connections that are there are translated until the
+// rules for new ones are repaired.
 func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 	ours := map[nfnl.Table]bool{}
+	var holds []nfnl.Table
 	d.mu.Lock()
 	for _, t := range d.tables {
 		ours[t.name] = true
+		holds = append(holds, t.hold())
 	}
 	d.mu.Unlock()
+	defer nfnl.HoldNAT(ctx, d.k, holds, func(t nfnl.Table, genid uint32, err error) {
+		if err != nil {
+			d.o.Logger.Info("whoever flushes all nftables rules also stops NAT until they are repaired: the kernel does not let us hold it (Linux 5.12)", "table", t, "err", err)
+		}
+		d.genid.CompareAndSwap(genid-1, genid)
+	})()
 	return d.k.Watch(ctx, func(e nfnl.Event) {
 		switch {
 		case ours[e.Table]:

@@ -39,7 +39,8 @@
 //
 // # What it owns
 //
-// The two tables, with all that is in them. [Options].Name gives an instance tables of its own. Each rule has the fingerprint of its chain in its comment, so that
+// The two tables, with all that is in them, and while [Dataplane.Watch] runs two more with "-hold" behind their names, which do nothing to packets: they belong to a socket of the process, so a flush of
+// all rules passes over them and the kernel goes on to translate the connections that it has (Linux 5.12; they are gone with the process). [Options].Name gives an instance tables of its own. Each rule has the fingerprint of its chain in its comment, so that
 // another version of this package, or a foreign rule, is noticed. Ids, classes and indices are read back from the kernel: a restart compares and writes what differs, in
 // the steady state nothing.
 //
@@ -54,7 +55,7 @@
 // A transaction that the socket cannot take is split. After any other error the next Apply looks at the kernel first; it compares with what it finds, so it does not matter what became of the
 // last transaction. A packet that looks up its class before a transaction and its endpoint after it, and meets a gap, goes to the first endpoint: no connection fails while
 // endpoints come and go. When affinity has no place for more clients they are served without. A flush, a deleted element or chain, a foreign rule: [Dataplane.Watch] tells of it at once, and the Reconciler
-// repairs it in about 0.1 s. Only who changes a rule and keeps its comment is not noticed, nor entries in affinity.
+// repairs it in about 0.1 s. What was recorded in between without translation stays so in connection tracking: package conntrack lets go of it (Config.Restored). Only who changes a rule and keeps its comment is not noticed, nor entries in affinity.
 //
 // A kernel that lacks something is one error that names module and option; nothing is written then.
 //

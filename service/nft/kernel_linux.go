@@ -14,6 +14,7 @@ type Kernel interface {
 	Commit(ctx context.Context, tx *nfnl.Transaction) error
 	Try(ctx context.Context, tx *nfnl.Transaction) error
 	Watch(ctx context.Context, notify func(nfnl.Event)) error
+	nfnl.Owner
 }
 
 // Conn is the nf_tables of a network namespace. Its sockets were opened there and stay there.

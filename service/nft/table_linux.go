@@ -39,6 +39,11 @@ func newTable(f family, instance string) *table {
 	}
 }
 
+// hold is the table that keeps NAT at work.
+func (t *table) hold() nfnl.Table {
+	return nfnl.Table{Family: t.name.Family, Name: t.name.Name + "-hold"}
+}
+
 // needed reports whether there is anything to do in this family.
 func (t *table) needed(n service.Node) bool {
 	return t.ports > 0 || len(prefixesOf(&t.family, n.ServiceCIDRs)) > 0

@@ -32,6 +32,7 @@ type serviceSettings struct {
 	warm        bool
 	guestSizes  string
 	guestLimit  time.Duration
+	guestPathAt int
 }
 
 func (s *serviceSettings) flags(f *flag.FlagSet) {
@@ -48,6 +49,7 @@ func (s *serviceSettings) flags(f *flag.FlagSet) {
 	f.BoolVar(&s.warm, "service-warm", false, "run each proxy once before, so that none has to wait for kernel modules")
 	f.StringVar(&s.guestSizes, "service-guest-sizes", "20x10,1000x10", "service-sizes in the guest, in mode ipvs")
 	f.DurationVar(&s.guestLimit, "service-guest-limit", 150*time.Second, "service-limit in the guest")
+	f.IntVar(&s.guestPathAt, "service-guest-path-at", 20, "service-path-at in the guest")
 	f.StringVar(&s.logs, "service-logs", "", "directory for the proxies' logs, and a profile of what they allocated")
 	f.IntVar(&s.profile, "service-profile", 0, "for how many seconds from the start processors are profiled, into the directory for logs; it costs time")
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/podnet/podnet/test/vm"
@@ -36,7 +37,7 @@ func (b *bench) serviceGuest(s serviceSettings) error {
 	// go run's binary is in a directory that only lives as long as it; the guest sees it all the same.
 	argv := []string{self, "-only", "service", "-bin", b.bin, "-kube-proxy", binary, "-service-mode", "ipvs", "-service-warm", "-service-proxies", s.contestants,
 		"-service-sizes", s.guestSizes, "-service-limit", s.guestLimit.String(), "-service-changes", "5", "-service-quiet", "20s",
-		"-service-path-at", "20", "-service-min-sync", s.minSync.String()}
+		"-service-path-at", strconv.Itoa(s.guestPathAt), "-service-min-sync", s.minSync.String()}
 	fmt.Printf("service-ipvs: in the guest, %s; kube-proxy may take %v for a first sync ...\n", s.guestSizes, s.guestLimit)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()

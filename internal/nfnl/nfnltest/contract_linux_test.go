@@ -25,6 +25,7 @@ type kernel interface {
 	Commit(context.Context, *nfnl.Transaction) error
 	Try(context.Context, *nfnl.Transaction) error
 	Watch(context.Context, func(nfnl.Event)) error
+	Own(context.Context, *nfnl.Transaction) (func() error, error)
 }
 
 var (
@@ -386,6 +387,57 @@ func TestWatch(t *testing.T) {
 			if e.Table == own {
 				t.Errorf("told of an own change")
 			}
+		}
+	})
+}
+
+// TestHoldNAT: an owned table is nobody else's, and goes with its owner.
+func TestHoldNAT(t *testing.T) {
+	both(t, func(t *testing.T, open func() kernel) {
+		mine, other := open(), open()
+		hold := func(k kernel) (func(), error) {
+			var failed error
+			release := nfnl.HoldNAT(t.Context(), k, []nfnl.Table{tab}, func(_ nfnl.Table, id uint32, err error) {
+				if now, e := other.Genid(t.Context()); err == nil && id != now || e != nil {
+					t.Errorf("genid %d, want %d: %v", id, now, e)
+				}
+				failed = err
+			})
+			return release, failed
+		}
+		release, err := hold(mine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, k := range map[string]kernel{"the same Conn": mine, "another": other} {
+			for what, do := range map[string]func(*nfnl.Transaction){
+				"delete": func(tx *nfnl.Transaction) { tx.DeleteTable(tab) },
+				"add":    func(tx *nfnl.Transaction) { tx.AddTable(tab) },
+				"chain":  func(tx *nfnl.Transaction) { tx.AddChain(tab, nfnl.Chain{Name: "x"}) },
+				"flush":  func(tx *nfnl.Transaction) { tx.FlushChain(tab, "hold") },
+			} {
+				var tx nfnl.Transaction
+				do(&tx)
+				if err := k.Commit(t.Context(), &tx); !errors.Is(err, unix.EPERM) {
+					t.Errorf("%s by %s: %v, want EPERM", what, name, err)
+				}
+			}
+			if _, err := hold(k); !errors.Is(err, unix.EPERM) {
+				t.Errorf("held twice by %s: %v, want EPERM", name, err)
+			}
+		}
+		d, err := other.Describe(t.Context(), tab)
+		if err != nil || len(d.Chains) != 1 || len(d.Rules) != 1 {
+			t.Errorf("%+v, %v", d, err)
+		}
+		release()
+		if d, err := other.Describe(t.Context(), tab); err != nil || d.Exists {
+			t.Errorf("after its owner: %+v, %v", d, err)
+		}
+		if release, err := hold(other); err != nil {
+			t.Error(err)
+		} else {
+			release()
 		}
 	})
 }

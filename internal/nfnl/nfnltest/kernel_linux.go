@@ -42,7 +42,7 @@ type Kernel struct {
 
 // Call is a call that Fault may refuse.
 type Call struct {
-	Op string // "genid", "describe", "elements", "commit", "try", "watch"
+	Op string // "genid", "describe", "elements", "commit", "try", "watch", "own"
 	N  int    // how many calls there were before
 }
 
@@ -57,6 +57,7 @@ type Counts struct {
 type table struct {
 	name   nfnl.Table
 	flags  uint32
+	owner  *owner // nil: everybody
 	chains []*chain
 	sets   []*set
 	handle uint64
@@ -194,7 +195,7 @@ func (c *Conn) Commit(ctx context.Context, tx *nfnl.Transaction) error {
 	}
 	defer c.k.mu.Unlock()
 	before := c.k.genid
-	touched, err := c.k.run(tx, true)
+	touched, err := c.k.run(tx, nil, true)
 	if err != nil {
 		return err
 	}
@@ -202,8 +203,14 @@ func (c *Conn) Commit(ctx context.Context, tx *nfnl.Transaction) error {
 	if c.k.genid != before {
 		tx.SetGenid(c.k.genid)
 	}
-	for w, conn := range c.k.watchers {
-		if conn == c {
+	c.k.tell(c, touched)
+	return nil
+}
+
+// tell announces changes to all who watch but one.
+func (k *Kernel) tell(but *Conn, touched map[nfnl.Table]bool) {
+	for w, conn := range k.watchers {
+		if conn == but {
 			continue
 		}
 		for t := range touched {
@@ -213,7 +220,39 @@ func (c *Conn) Commit(ctx context.Context, tx *nfnl.Transaction) error {
 			}
 		}
 	}
-	return nil
+}
+
+// owner is the socket of an Own.
+type owner struct{ _ byte } // each has an address of its own
+
+// Own commits a transaction. Its owned tables are nobody else's, and gone with release.
+func (c *Conn) Own(ctx context.Context, tx *nfnl.Transaction) (release func() error, err error) {
+	if err := c.enter(ctx, "own"); err != nil {
+		return nil, err
+	}
+	defer c.k.mu.Unlock()
+	o := &owner{}
+	touched, err := c.k.run(tx, o, true)
+	if err != nil {
+		return nil, err
+	}
+	tx.SetGenid(c.k.genid)
+	c.k.tell(nil, touched)
+	return func() error {
+		c.k.mu.Lock()
+		defer c.k.mu.Unlock()
+		gone := map[nfnl.Table]bool{}
+		c.k.tables = slices.DeleteFunc(slices.Clone(c.k.tables), func(t *table) bool {
+			gone[t.name] = gone[t.name] || t.owner == o
+			return t.owner == o
+		})
+		maps.DeleteFunc(gone, func(_ nfnl.Table, is bool) bool { return !is })
+		if len(gone) > 0 {
+			c.k.genid++
+			c.k.tell(nil, gone)
+		}
+		return nil
+	}, nil
 }
 
 // Try checks a transaction and forgets it.
@@ -222,7 +261,7 @@ func (c *Conn) Try(ctx context.Context, tx *nfnl.Transaction) error {
 		return err
 	}
 	defer c.k.mu.Unlock()
-	_, err := c.k.run(tx, false)
+	_, err := c.k.run(tx, nil, false)
 	return err
 }
 
@@ -280,7 +319,7 @@ func (t *table) set(name string) *set {
 
 // clone copies what a transaction may change. Rules are never changed.
 func (t *table) clone() *table {
-	c := &table{name: t.name, flags: t.flags, handle: t.handle}
+	c := &table{name: t.name, flags: t.flags, owner: t.owner, handle: t.handle}
 	for _, x := range t.chains {
 		c.chains = append(c.chains, &chain{x.Chain, slices.Clone(x.rules)})
 	}

@@ -2,6 +2,7 @@ package nfnltest
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 // batch is a transaction that is being done, on a copy of the tables.
 type batch struct {
 	k       *Kernel
+	socket  *owner // of Own
 	tables  []*table
 	touched map[nfnl.Table]bool
 	element int // that is being done, -1 if it is not about one
@@ -21,7 +23,7 @@ type batch struct {
 }
 
 // run does a transaction and keeps the result if it succeeds and keep says so. As the kernel, it goes on after a refusal and names them all.
-func (k *Kernel) run(tx *nfnl.Transaction, keep bool) (map[nfnl.Table]bool, error) {
+func (k *Kernel) run(tx *nfnl.Transaction, socket *owner, keep bool) (map[nfnl.Table]bool, error) {
 	messages, err := tx.Messages()
 	if err != nil {
 		return nil, err
@@ -29,7 +31,7 @@ func (k *Kernel) run(tx *nfnl.Transaction, keep bool) (map[nfnl.Table]bool, erro
 	if k.Most > 0 && tx.Size() > k.Most {
 		return nil, fmt.Errorf("%d bytes: %w", tx.Size(), nfnl.ErrTooLarge)
 	}
-	b := batch{k: k, touched: map[nfnl.Table]bool{}}
+	b := batch{k: k, socket: socket, touched: map[nfnl.Table]bool{}}
 	for _, t := range k.tables {
 		b.tables = append(b.tables, t.clone())
 	}
@@ -64,9 +66,16 @@ func (b *batch) message(m nfnl.Message) syscall.Errno {
 	}
 	b.touched[name] = true
 	t := find(b.tables, name)
+	if t != nil && t.owner != nil && t.owner != b.socket {
+		return unix.EPERM
+	}
 	if m.Kind == unix.NFT_MSG_NEWTABLE {
 		if t == nil {
-			b.tables = append(b.tables, &table{name: name})
+			t = &table{name: name, flags: binary.BigEndian.Uint32(nfnl.Attr(m.Body, unix.NFTA_TABLE_FLAGS))}
+			if t.flags&nfnl.FlagOwner != 0 {
+				t.owner = b.socket
+			}
+			b.tables = append(b.tables, t)
 		}
 		return 0
 	}

@@ -22,7 +22,13 @@ type Harness struct {
 // UDP makes a flow from src to dst, translated to the endpoint to; all are "address:port".
 func UDP(src, dst, to string) conntrack.Flow {
 	s, d, e := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst), netip.MustParseAddrPort(to)
-	return conntrack.Flow{Src: s, Dst: d, ReplySrc: e, ReplyDst: s}
+	return conntrack.Flow{Protocol: conntrack.UDP, Src: s, Dst: d, ReplySrc: e, ReplyDst: s}
+}
+
+// As returns the flow as one of another protocol.
+func As(p conntrack.Protocol, f conntrack.Flow) conntrack.Flow {
+	f.Protocol = p
+	return f
 }
 
 // Contract checks what conntrack relies on in a kernel.
@@ -50,17 +56,18 @@ func Contract(t *testing.T, h Harness) {
 				filter conntrack.Filter
 				want   []conntrack.Flow
 			}{
-				{"family", conntrack.Filter{Family: f.family}, all},
-				{"port", conntrack.Filter{Family: f.family, Port: 53}, []conntrack.Flow{f.dns, f.untranslated}},
-				{"address", conntrack.Filter{Family: f.family, Dst: f.dns.Dst.Addr()}, []conntrack.Flow{f.dns, f.web}},
-				{"address and port", conntrack.Filter{Family: f.family, Dst: f.dns.Dst.Addr(), Port: 80}, []conntrack.Flow{f.web}},
-				{"nothing", conntrack.Filter{Family: f.family, Port: 9}, nil},
-				{"other family", conntrack.Filter{Family: conntrack.IPv4 + conntrack.IPv6 - f.family}, nil},
+				{"family", conntrack.Filter{Family: f.family, Protocol: conntrack.UDP}, all},
+				{"port", conntrack.Filter{Family: f.family, Protocol: conntrack.UDP, Port: 53}, []conntrack.Flow{f.dns, f.untranslated}},
+				{"address", conntrack.Filter{Family: f.family, Protocol: conntrack.UDP, Dst: f.dns.Dst.Addr()}, []conntrack.Flow{f.dns, f.web}},
+				{"address and port", conntrack.Filter{Family: f.family, Protocol: conntrack.UDP, Dst: f.dns.Dst.Addr(), Port: 80}, []conntrack.Flow{f.web}},
+				{"nothing", conntrack.Filter{Family: f.family, Protocol: conntrack.UDP, Port: 9}, nil},
+				{"other family", conntrack.Filter{Family: conntrack.IPv4 + conntrack.IPv6 - f.family, Protocol: conntrack.UDP}, nil},
 			} {
 				if diff := cmp.Diff(tt.want, flows(t, h, tt.filter), equal...); diff != "" {
 					t.Errorf("Flows by %s (-want +have):\n%s", tt.name, diff)
 				}
 			}
+			contractProtocols(t, h, f.dns)
 			contractDelete(t, h, f.family)
 			contractLocal(t, h, f.loopback)
 		})
@@ -88,10 +95,36 @@ func flows(t *testing.T, k conntrack.Kernel, f conntrack.Filter) []conntrack.Flo
 	return slices.Compact(list)
 }
 
+// contractProtocols tracks flows of the other protocols at the addresses and ports of one of UDP, with and without a reply, and removes them; that of UDP stays.
+func contractProtocols(t *testing.T, h Harness, same conntrack.Flow) {
+	family := conntrack.IPv6
+	if same.Dst.Addr().Is4() {
+		family = conntrack.IPv4
+	}
+	for _, p := range []conntrack.Protocol{conntrack.TCP, conntrack.SCTP} {
+		silent, answered := As(p, same), As(p, same)
+		answered.Src = netip.AddrPortFrom(same.Src.Addr(), same.Src.Port()+1)
+		answered.ReplyDst, answered.Replied = answered.Src, true
+		h.Track(t, silent, answered)
+		filter := conntrack.Filter{Family: family, Protocol: p, Dst: same.Dst.Addr(), Port: same.Dst.Port()}
+		have := flows(t, h, filter)
+		if diff := cmp.Diff([]conntrack.Flow{silent, answered}, have, equal...); diff != "" {
+			t.Errorf("Flows of %s (-want +have):\n%s", p, diff)
+		}
+		if n, err := h.Delete(t.Context(), have); n != 2 || err != nil {
+			t.Errorf("Delete of %s = %d, %v, want 2", p, n, err)
+		}
+		filter.Protocol = conntrack.UDP
+		if have := flows(t, h, filter); len(have) != 1 {
+			t.Errorf("after flows of %s were deleted, there are %v", p, have)
+		}
+	}
+}
+
 // contractDelete removes all flows of a family, and leaves nothing.
 func contractDelete(t *testing.T, h Harness, family conntrack.Family) {
 	ctx := t.Context()
-	any := conntrack.Filter{Family: family}
+	any := conntrack.Filter{Family: family, Protocol: conntrack.UDP}
 	list := flows(t, h, any)
 	remove := func(want int, f ...conntrack.Flow) {
 		t.Helper()

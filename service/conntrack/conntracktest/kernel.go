@@ -27,11 +27,16 @@ type Kernel struct {
 }
 
 // tuple is what the kernel finds a flow by.
-type tuple struct{ src, dst netip.AddrPort }
+type tuple struct {
+	protocol conntrack.Protocol
+	src, dst netip.AddrPort
+}
+
+func tupleOf(f conntrack.Flow) tuple { return tuple{f.Protocol, f.Src, f.Dst} }
 
 var _ conntrack.Kernel = (*Kernel)(nil)
 
-// Track records flows, and gives them their ids. One with the same source and destination replaces the other, as after a timeout.
+// Track records flows, and gives them their ids. One with the same protocol, source and destination replaces the other, as after a timeout.
 func (k *Kernel) Track(flows ...conntrack.Flow) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -41,7 +46,7 @@ func (k *Kernel) Track(flows ...conntrack.Flow) {
 	for _, f := range flows {
 		k.last++
 		f.ID = k.last
-		k.flows[tuple{f.Src, f.Dst}] = f
+		k.flows[tupleOf(f)] = f
 	}
 }
 
@@ -85,8 +90,8 @@ func (k *Kernel) Delete(ctx context.Context, flows []conntrack.Flow) (int, error
 	defer k.mu.Unlock()
 	n := 0
 	for _, f := range flows {
-		if have, ok := k.flows[tuple{f.Src, f.Dst}]; ok && have.ID == f.ID {
-			delete(k.flows, tuple{f.Src, f.Dst})
+		if have, ok := k.flows[tupleOf(f)]; ok && have.ID == f.ID {
+			delete(k.flows, tupleOf(f))
 			n++
 		}
 	}
@@ -131,6 +136,8 @@ func (k *Kernel) sorted() []conntrack.Flow {
 	for _, f := range k.flows {
 		list = append(list, f)
 	}
-	slices.SortFunc(list, func(a, b conntrack.Flow) int { return cmp.Or(a.Src.Compare(b.Src), a.Dst.Compare(b.Dst)) })
+	slices.SortFunc(list, func(a, b conntrack.Flow) int {
+		return cmp.Or(a.Src.Compare(b.Src), a.Dst.Compare(b.Dst), cmp.Compare(a.Protocol, b.Protocol))
+	})
 	return list
 }

@@ -138,8 +138,8 @@ func (m *Metrics) kube() {
 		m.noLocal.WithLabelValues("internal", f.String())
 		m.noLocal.WithLabelValues("external", f.String())
 	}
-	m.conntrackDuration = m.histogram("conntrack_reconciler_sync_duration_seconds", "Time to find and delete stale UDP flows.", sync)
-	m.conntrackDeleted = m.counter("conntrack_reconciler_deleted_entries_total", "Stale UDP flows that were deleted.", "ip_family")
+	m.conntrackDuration = m.histogram("conntrack_reconciler_sync_duration_seconds", "Time to find and delete stale flows.", sync)
+	m.conntrackDeleted = m.counter("conntrack_reconciler_deleted_entries_total", "Stale flows that were deleted.", "ip_family")
 	switch m.o.Mode {
 	case "nftables", "iptables":
 		m.full = m.histogram("sync_full_proxy_rules_duration_seconds", "Time of a sync that compared everything.", sync)
@@ -185,7 +185,7 @@ func (m *Metrics) own() {
 	m.writes = counter("kernel_writes_total", "Objects that were written to the kernel or removed from it.")
 	m.heals = counter("heals_total", "Syncs that had to repair something though nothing else was wanted: someone else had changed it.")
 	m.syncFailures = counter("sync_failures_total", "Syncs that failed as a whole; they are repeated.")
-	m.conntrackFailures = counter("conntrack_failures_total", "Times that stale UDP flows could not be deleted; that is repeated.")
+	m.conntrackFailures = counter("conntrack_failures_total", "Times that stale flows could not be deleted; that is repeated.")
 	s := m.o.Sources
 	m.ask(prometheus.GaugeValue, own, "held", "Services and EndpointSlices that were missing in a list with more than half of all, and are kept for a while.", func() float64 { return float64(s.Held()) })
 	m.ask(prometheus.CounterValue, own, "source_errors_total", "Requests to the API server that failed, or looks at the files.", func() float64 { return float64(s.APIErrors()) })
@@ -226,7 +226,7 @@ func (m *Metrics) Changed(of service.Name, at time.Time) {
 	}
 }
 
-// Conntrack counts a search for stale UDP flows.
+// Conntrack counts a search for stale flows.
 func (m *Metrics) Conntrack(deleted map[service.Family]int, err error, took time.Duration) {
 	if err != nil {
 		m.conntrackFailures.Inc()
