@@ -7,19 +7,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/kubenode"
 	"github.com/podnet/podnet/internal/promtest"
 )
 
-// metricLabels returns the labels of every metric that the agent serves.
-func metricLabels(t *testing.T) map[string][]string {
+// allMetrics are those that the agent serves.
+func allMetrics(t *testing.T) prometheus.Gatherer {
 	t.Helper()
 	m := agent.NewMetrics("x", []string{"x"})
 	if err := m.Registerer().Register(kubenode.NewMetrics()); err != nil {
 		t.Fatal(err)
 	}
-	return promtest.Labels(t, m.Gatherer())
+	return m.Gatherer()
 }
 
 // TestDashboard: every panel shows metrics that there are, every metric of the agent is shown, and every one has a place of its own.
@@ -44,7 +46,7 @@ func TestDashboard(t *testing.T) {
 	if err := json.Unmarshal(text, &board); err != nil {
 		t.Fatal(err)
 	}
-	metrics := metricLabels(t)
+	metrics := promtest.Labels(t, allMetrics(t))
 	ids, places := map[int]bool{}, []place{}
 	for _, p := range board.Panels {
 		if ids[p.ID] || len(p.Targets) == 0 {
@@ -71,5 +73,5 @@ func TestDashboard(t *testing.T) {
 
 // TestAlerts: every alert is about metrics that there are, and docs/install.md says what to do.
 func TestAlerts(t *testing.T) {
-	promtest.CheckAlerts(t, "../../deploy/prometheus/rules.yaml", "../../docs/install.md", metricLabels(t))
+	promtest.CheckAlerts(t, "../../deploy/prometheus/rules.yaml", "../../docs/install.md", promtest.Labels(t, allMetrics(t)))
 }

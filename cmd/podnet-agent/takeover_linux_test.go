@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/podnet/podnet/internal/docstest"
 	"github.com/podnet/podnet/rtnl"
 	"github.com/podnet/podnet/rtnl/rtnltest"
 	"github.com/podnet/podnet/vxlan"
@@ -81,9 +82,7 @@ func (f *flannelNode) showInDocs(t *testing.T, name string, flags []string, out 
 	for _, path := range [][2]string{{"net.d", "/etc/cni/net.d"}, {"networks", "/var/lib/cni/networks"}, {"leases", "/var/lib/cni/podnet"}, {"subnet.env", "/run/podnet/subnet.env"}} {
 		out = strings.ReplaceAll(out, f.path(f.name, path[0]), path[1])
 	}
-	compareDocs(t, "../../docs/migrate-from-flannel.md", func(text string) string {
-		return replaceTable(t, text, name, "```\n$ podnet-agent migrate "+strings.Join(flags, " ")+"\n"+out+"```\n")
-	})
+	docstest.Compare(t, "../../docs/migrate-from-flannel.md", *update, docstest.Table{Name: name, Content: "```\n$ podnet-agent migrate " + strings.Join(flags, " ") + "\n" + out + "```\n"})
 }
 
 // marked leaves out what the way there and back may change: podnet's mark, and offloads.
