@@ -107,13 +107,19 @@ func (o *order) update(of orderOf, node Node, slices []*held) {
 
 // fresh returns the sorted targets of the slices that are not in the order yet, and takes note of them.
 func (o *order) fresh(of orderOf, node Node, slices []*held) []target {
-	var all []target
 	known := make(map[*held]struct{}, len(slices))
+	var news []*held
+	n := 0
 	for _, s := range slices {
 		known[s] = struct{}{}
-		if _, ok := o.slices[s]; ok {
-			continue
+		if _, ok := o.slices[s]; !ok {
+			news = append(news, s)
+			n += len(of.ports(s)) * len(s.Endpoints)
 		}
+	}
+	o.slices = known
+	all := make([]target, 0, n)
+	for _, s := range news {
 		for _, port := range of.ports(s) {
 			for i := range s.Endpoints {
 				e := &s.Endpoints[i]
@@ -124,12 +130,14 @@ func (o *order) fresh(of orderOf, node Node, slices []*held) []target {
 			}
 		}
 	}
-	o.slices = known
 	return sorted(all)
 }
 
 // sorted sorts targets of one family. Numbers are sorted instead of the targets themselves: to compare and to move addresses takes most of the time that 100,000 endpoints need.
 func sorted(all []target) []target {
+	if slices.IsSortedFunc(all, func(a, b target) int { return a.compare(&b) }) {
+		return all
+	}
 	type place struct {
 		hi, lo uint64 // the address
 		at     int    // before
