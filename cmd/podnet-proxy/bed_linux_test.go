@@ -188,7 +188,13 @@ func (b *bed) command(flags ...string) *exec.Cmd {
 
 func (b *bed) start(flags ...string) {
 	b.t.Helper()
-	b.cmd = b.command(flags...)
+	b.launch(b.command(flags...))
+}
+
+// launch starts a proxy, on the node and with its log in b.
+func (b *bed) launch(cmd *exec.Cmd) {
+	b.t.Helper()
+	b.cmd = cmd
 	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
 	if err := b.node.Do(b.cmd.Start); err != nil {
 		b.t.Fatal(err)

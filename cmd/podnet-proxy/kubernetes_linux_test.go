@@ -67,11 +67,7 @@ func (b *kubeBed) start(flags ...string) {
 	b.t.Helper()
 	write(b.t, b.path("config.conf"), fmt.Sprintf("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclientConnection: {kubeconfig: %s}\n"+
 		"hostnameOverride: node-a\nclusterCIDR: 10.244.0.0/16,fd00:244::/48\nmode: iptables\nconntrack: {maxPerCore: 0}\nlogging: {verbosity: 4}\n", b.path("kubeconfig")))
-	b.cmd = proxyCommand(append([]string{"--config", b.path("config.conf"), "--mode", "nftables"}, flags...)...)
-	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
-	if err := b.node.Do(b.cmd.Start); err != nil {
-		b.t.Fatal(err)
-	}
+	b.launch(proxyCommand(append([]string{"--config", b.path("config.conf"), "--mode", "nftables"}, flags...)...))
 }
 
 const (

@@ -34,11 +34,7 @@ func (b *kubeBed) startKubeProxy(binary, mode string) {
 	b.t.Helper()
 	write(b.t, b.path("kube-proxy.conf"), fmt.Sprintf("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclientConnection: {kubeconfig: %s}\n"+
 		"hostnameOverride: node-a\nclusterCIDR: 10.244.0.0/16,fd00:244::/48\nmode: %s\nconntrack: {maxPerCore: 0}\n", b.path("kubeconfig"), mode))
-	b.cmd = exec.Command(binary, "--config", b.path("kube-proxy.conf"))
-	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
-	if err := b.node.Do(b.cmd.Start); err != nil {
-		b.t.Fatal(err)
-	}
+	b.launch(exec.Command(binary, "--config", b.path("kube-proxy.conf")))
 }
 
 // TestReplaceKubeProxy moves a node from kube-proxy to podnet-proxy and back, under load.
