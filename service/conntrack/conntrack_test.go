@@ -291,6 +291,8 @@ func TestValidate(t *testing.T) {
 		{"families", conntrack.Config{Frontends: []conntrack.Frontend{front("10.0.0.1:53"), front("10.0.0.1:53", "10.0.0.2:53", "[fd00::1]:53")}}, []string{"Frontends[1].Serving[1]", "family"}},
 		{"all", conntrack.Config{ServiceCIDRs: prefixes("0.0.0.0/0")}, []string{"ServiceCIDRs[0] 0.0.0.0/0"}},
 		{"ranges", conntrack.Config{ServiceCIDRs: []netip.Prefix{{}}, NodePortAddrs: []netip.Prefix{{}}}, []string{"ServiceCIDRs[0]", "NodePortAddrs[0]"}},
+		{"UDP restored", conntrack.Config{Restored: []conntrack.Restored{{Protocol: conntrack.UDP, Addr: netip.MustParseAddrPort("10.0.0.1:53")}}}, []string{"Restored[0].Protocol udp", "TCP or SCTP"}},
+		{"node port restored", conntrack.Config{Restored: []conntrack.Restored{{Protocol: conntrack.TCP, Addr: netip.MustParseAddrPort("0.0.0.0:30080")}}}, []string{"Restored[0].Addr 0.0.0.0:30080"}},
 		{"good", conntrack.Config{Frontends: []conntrack.Frontend{front("0.0.0.0:30053", "10.0.0.2:53"), front("[::]:1", "[fd00::1]:53")}, NodePortAddrs: prefixes("0.0.0.0/0", "::/0")}, nil},
 	} {
 		err := tt.config.Validate()

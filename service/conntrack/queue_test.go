@@ -3,9 +3,11 @@ package conntrack_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,6 +88,42 @@ func TestQueue(t *testing.T) {
 		done, _ = settled()
 		if len(done) > 5 || strings.Count(k.Dump(), "\n") != 2 {
 			t.Errorf("%d Applies; left:\n%s", len(done), k.Dump())
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run = %v", err)
+		}
+	})
+}
+
+// TestQueueRestored: what was restored counts until it was applied, whatever comes meanwhile.
+func TestQueueRestored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &conntracktest.Kernel{}
+		k.Track(as(conntrack.TCP, udp("10.244.1.1:1", "10.96.0.1:80", "10.96.0.1:80")), as(conntrack.TCP, udp("10.244.1.1:2", "10.96.0.2:80", "10.96.0.2:80")))
+		var works atomic.Bool
+		k.Fault(func(conntracktest.Call) error {
+			if works.Load() {
+				return nil
+			}
+			return errors.New("broken")
+		})
+		q := conntrack.NewQueue(conntrack.New(k, conntrack.Options{}), conntrack.QueueOptions{})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- q.Run(ctx) }()
+		restored := func(addr string) conntrack.Config {
+			return conntrack.Config{Restored: []conntrack.Restored{{Protocol: conntrack.TCP, Addr: netip.MustParseAddrPort(addr)}}}
+		}
+		q.Put(restored("10.96.0.1:80"))
+		synctest.Wait()
+		q.Put(restored("10.96.0.2:80"))
+		synctest.Wait()
+		works.Store(true)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if left := k.Dump(); left != "" {
+			t.Errorf("left:\n%s", left)
 		}
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {

@@ -28,7 +28,8 @@ const (
 func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer d.holdNAT(ctx)()
+	tables := d.tableNames()
+	defer d.holdNAT(ctx, tables)()
 	var all sync.WaitGroup
 	errs := make(chan error, 3)
 	start := func(f func() error) {
@@ -41,7 +42,7 @@ func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 	look := make(chan struct{}, 1)
 	start(func() error {
 		return d.k.Tables.Watch(ctx, func(e nfnl.Event) {
-			if e.Table == (nfnl.Table{}) || d.ours(e.Table) {
+			if e.Table == (nfnl.Table{}) || slices.Contains(tables, e.Table) {
 				notify()
 			}
 		})
@@ -67,10 +68,10 @@ func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 }
 
 // holdNAT has the kernel go on to masquerade the connections that it has when somebody flushes all rules.
-func (d *Dataplane) holdNAT(ctx context.Context) (release func()) {
+func (d *Dataplane) holdNAT(ctx context.Context, tables []nfnl.Table) (release func()) {
 	var holds []nfnl.Table
-	for _, t := range d.tables {
-		holds = append(holds, nfnl.Table{Family: t.name.Family, Name: t.name.Name + "-hold"})
+	for _, t := range tables {
+		holds = append(holds, nfnl.Table{Family: t.Family, Name: t.Name + "-hold"})
 	}
 	return nfnl.HoldNAT(ctx, d.k.Tables, holds, func(t nfnl.Table, _ uint32, err error) {
 		if err != nil {
@@ -86,8 +87,14 @@ func signal(c chan struct{}) {
 	}
 }
 
-func (d *Dataplane) ours(t nfnl.Table) bool {
-	return slices.ContainsFunc(d.tables, func(o *table) bool { return o.name == t })
+func (d *Dataplane) tableNames() []nfnl.Table {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var names []nfnl.Table
+	for _, t := range d.tables {
+		names = append(names, t.name)
+	}
+	return names
 }
 
 func (d *Dataplane) loop(ctx context.Context, notify func(), moved *atomic.Bool, look chan struct{}) error {

@@ -127,8 +127,9 @@ func (d *Dataplane) Watch(ctx context.Context, notify func()) error {
 	defer nfnl.HoldNAT(ctx, d.k, holds, func(t nfnl.Table, genid uint32, err error) {
 		if err != nil {
 			d.o.Logger.Info("whoever flushes all nftables rules also stops NAT until they are repaired: the kernel does not let us hold it (Linux 5.12)", "table", t, "err", err)
+			return
 		}
-		d.genid.CompareAndSwap(genid-1, genid)
+		d.genid.CompareAndSwap(genid-1, genid) // else somebody came in between
 	})()
 	return d.k.Watch(ctx, func(e nfnl.Event) {
 		switch {
