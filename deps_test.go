@@ -56,8 +56,7 @@ internal/netns:             golang.org/x/sys/unix
 internal/subnetenv:         golang.org/x/sys/unix internal
 internal/netlock:           golang.org/x/sys/unix
 internal/descfiles:         github.com/fsnotify/fsnotify
-internal/docstest:          github.com/google/go-cmp github.com/prometheus/client_golang github.com/spf13/pflag
-internal/promtest:          github.com/prometheus/client_golang sigs.k8s.io/yaml
+internal/docstest:          github.com/google/go-cmp github.com/prometheus/client_golang github.com/spf13/pflag sigs.k8s.io/yaml
 internal/nfnl:              golang.org/x/sys/unix github.com/google/nftables github.com/mdlayher/netlink internal
 
 # The edge may import anything, but not a sibling command.

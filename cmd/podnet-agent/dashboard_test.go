@@ -11,7 +11,7 @@ import (
 
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/agent"
 	"github.com/podnet/podnet/cmd/podnet-agent/internal/kubenode"
-	"github.com/podnet/podnet/internal/promtest"
+	"github.com/podnet/podnet/internal/docstest"
 )
 
 // allMetrics are those that the agent serves.
@@ -46,7 +46,7 @@ func TestDashboard(t *testing.T) {
 	if err := json.Unmarshal(text, &board); err != nil {
 		t.Fatal(err)
 	}
-	metrics := promtest.Labels(t, allMetrics(t))
+	metrics := docstest.Labels(t, allMetrics(t))
 	ids, places := map[int]bool{}, []place{}
 	for _, p := range board.Panels {
 		if ids[p.ID] || len(p.Targets) == 0 {
@@ -60,7 +60,7 @@ func TestDashboard(t *testing.T) {
 		}
 		places = append(places, p.GridPos)
 		for _, target := range p.Targets {
-			promtest.CheckExpr(t, p.Title, target.Expr, metrics)
+			docstest.CheckExpr(t, p.Title, target.Expr, metrics)
 		}
 	}
 	for name := range metrics {
@@ -73,5 +73,5 @@ func TestDashboard(t *testing.T) {
 
 // TestAlerts: every alert is about metrics that there are, and docs/install.md says what to do.
 func TestAlerts(t *testing.T) {
-	promtest.CheckAlerts(t, "../../deploy/prometheus/rules.yaml", "../../docs/install.md", promtest.Labels(t, allMetrics(t)))
+	docstest.CheckAlerts(t, "../../deploy/prometheus/rules.yaml", "../../docs/install.md", docstest.Labels(t, allMetrics(t)))
 }

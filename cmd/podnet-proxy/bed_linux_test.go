@@ -21,6 +21,7 @@ import (
 
 	"github.com/podnet/podnet/rtnl"
 	"github.com/podnet/podnet/rtnl/rtnltest"
+	"github.com/podnet/podnet/test/vm/vmtest"
 )
 
 // asProxy in the environment has the test binary be podnet-proxy, so that the guest of test/vm needs no compiler.
@@ -90,6 +91,19 @@ func pod(v6 bool, i int) string {
 		return fmt.Sprintf("fd00:244::%d", i)
 	}
 	return fmt.Sprintf("10.244.1.%d", i)
+}
+
+// eachMode runs a test in each mode; ipvs where the kernel has it.
+func eachMode(t *testing.T, modes []string, run func(t *testing.T, mode string)) {
+	rtnltest.RequireKernel(t, "a node in a network namespace")
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) {
+			if mode == "ipvs" {
+				vmtest.RequireIPVS(t)
+			}
+			run(t, mode)
+		})
+	}
 }
 
 func newBed(t *testing.T) *bed {

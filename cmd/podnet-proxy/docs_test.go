@@ -10,7 +10,6 @@ import (
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/metrics"
 	"github.com/podnet/podnet/cmd/podnet-proxy/internal/proxyconfig"
 	"github.com/podnet/podnet/internal/docstest"
-	"github.com/podnet/podnet/internal/promtest"
 	"github.com/podnet/podnet/service"
 )
 
@@ -46,6 +45,6 @@ func metricsOf(mode string) *metrics.Metrics {
 // TestAlerts: every alert is about metrics that there are in each mode, and docs/proxy.md says what to do.
 func TestAlerts(t *testing.T) {
 	for _, mode := range allModes() {
-		promtest.CheckAlerts(t, "../../deploy/prometheus/proxy-rules.yaml", "../../docs/proxy.md", promtest.Labels(t, metricsOf(mode).Gatherer()))
+		docstest.CheckAlerts(t, "../../deploy/prometheus/proxy-rules.yaml", "../../docs/proxy.md", docstest.Labels(t, metricsOf(mode).Gatherer()))
 	}
 }

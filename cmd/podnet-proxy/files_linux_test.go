@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/rtnl/rtnltest"
-	"github.com/podnet/podnet/test/vm/vmtest"
 )
 
 const web = `
@@ -39,37 +38,31 @@ func (b *bed) describeWeb(pods ...int) {
 
 // TestFiles runs the real binary on a node, without Kubernetes, and does to it what happens in real life.
 func TestFiles(t *testing.T) {
-	rtnltest.RequireKernel(t, "a node in a network namespace")
-	for _, mode := range []string{"nftables", "iptables", "ipvs"} {
-		t.Run(mode, func(t *testing.T) {
-			if mode == "ipvs" {
-				vmtest.RequireIPVS(t)
+	eachMode(t, []string{"nftables", "iptables", "ipvs"}, func(t *testing.T, mode string) {
+		b := newBed(t)
+		b.describeWeb(2, 3)
+		flags := []string{"--mode", mode, "--external-ip-cidrs", "203.0.113.0/24", "--nodeport-addresses", "192.168.1.0/24,fd00:1::/64"}
+		b.start(flags...)
+		for _, step := range []struct {
+			name string
+			run  func(*testing.T, *bed)
+		}{
+			{"packets", wantPackets},
+			{"http", func(t *testing.T, b *bed) { wantHTTP(t, b, mode) }},
+			{"second proxy", wantSecondRefused},
+			{"endpoints change", wantEndpointsFollowed},
+			{"stale UDP flows", wantStaleFlowsDeleted},
+			{"health check", wantHealthCheck},
+			{"broken description", wantBrokenKept},
+			{"restarts", func(t *testing.T, b *bed) { wantRestartsUnnoticed(t, b, flags) }},
+			{"heals", wantHeals}, // last: connections that were tried without rules are remembered as untranslated
+			{"cleanup", wantCleanup},
+		} {
+			if !t.Run(step.name, func(t *testing.T) { b.t = t; step.run(t, b) }) {
+				return
 			}
-			b := newBed(t)
-			b.describeWeb(2, 3)
-			flags := []string{"--mode", mode, "--external-ip-cidrs", "203.0.113.0/24", "--nodeport-addresses", "192.168.1.0/24,fd00:1::/64"}
-			b.start(flags...)
-			for _, step := range []struct {
-				name string
-				run  func(*testing.T, *bed)
-			}{
-				{"packets", wantPackets},
-				{"http", func(t *testing.T, b *bed) { wantHTTP(t, b, mode) }},
-				{"second proxy", wantSecondRefused},
-				{"endpoints change", wantEndpointsFollowed},
-				{"stale UDP flows", wantStaleFlowsDeleted},
-				{"health check", wantHealthCheck},
-				{"broken description", wantBrokenKept},
-				{"restarts", func(t *testing.T, b *bed) { wantRestartsUnnoticed(t, b, flags) }},
-				{"heals", wantHeals}, // last: connections that were tried without rules are remembered as untranslated
-				{"cleanup", wantCleanup},
-			} {
-				if !t.Run(step.name, func(t *testing.T) { b.t = t; step.run(t, b) }) {
-					return
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 func wantPackets(t *testing.T, b *bed) {

@@ -6,20 +6,12 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/podnet/podnet/rtnl/rtnltest"
-	"github.com/podnet/podnet/test/vm/vmtest"
 )
 
 // TestFlush: somebody flushes the rules while clients talk. The kernel decides where a flow goes at its first packet, so one that began in between would lead to nobody for as long as its
-// client tries, also after the repair. A UDP client that keeps its port is answered again, and a connection takes a second SYN at most.
+// client tries, also after the repair. A UDP client that keeps its port is answered again, and a connection comes through when its SYN is sent again.
 func TestFlush(t *testing.T) {
-	rtnltest.RequireKernel(t, "a node in a network namespace")
-	t.Run("nftables", func(t *testing.T) { flush(t, "nftables") })
-	t.Run("ipvs", func(t *testing.T) {
-		vmtest.RequireIPVS(t)
-		flush(t, "ipvs")
-	})
+	eachMode(t, []string{"nftables", "ipvs"}, flush)
 }
 
 func flush(t *testing.T, mode string) {

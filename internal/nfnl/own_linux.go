@@ -8,13 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FlagOwner is NFT_TABLE_F_OWNER (include/uapi/linux/netfilter/nf_tables.h).
+// FlagOwner of a table makes it that of the socket of Own: NFT_TABLE_F_OWNER (include/uapi/linux/netfilter/nf_tables.h).
 const FlagOwner = 1 << 1
 
-// AddOwnedTable makes a table that belongs to the socket of Own.
-func (t *Transaction) AddOwnedTable(table Table) { t.addTable(table, FlagOwner) }
-
-// Own commits a transaction with a socket of its own, and keeps it open until release. Tables of AddOwnedTable belong to that socket: nobody else can change or remove them, not even with
+// Own commits a transaction with a socket of its own, and keeps it open until release. Tables with FlagOwner belong to that socket: nobody else can change or remove them, not even with
 // "nft flush ruleset", which passes over them; and they are gone when it is closed, also because the process was killed. Linux 5.12 (NFT_TABLE_F_OWNER); others refuse with EOPNOTSUPP.
 func (c *Conn) Own(ctx context.Context, t *Transaction) (release func() error, err error) {
 	if err := ctx.Err(); err != nil {
@@ -47,7 +44,7 @@ func HoldNAT(ctx context.Context, k Owner, tables []Table, done func(t Table, ge
 	var all []func() error
 	for _, t := range tables {
 		var tx Transaction
-		tx.AddOwnedTable(t)
+		tx.addTable(t, FlagOwner)
 		tx.AddChain(t, Chain{Name: "hold", Type: "nat", Hook: Prerouting})
 		tx.AddRule(t, Rule{Chain: "hold", Comment: "does nothing: others may flush their rules, and NAT goes on", Exprs: []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: unix.NFT_REG32_00}}})
 		r, err := k.Own(ctx, &tx)

@@ -103,5 +103,5 @@ func (c Config) empty(f Family, p Protocol) bool {
 		return !slices.ContainsFunc(c.Restored, func(r Restored) bool { return r.Protocol == p && familyOf(r.Addr.Addr()) == f })
 	}
 	return !slices.ContainsFunc(c.Frontends, func(front Frontend) bool { return familyOf(front.Addr.Addr()) == f }) &&
-		!slices.ContainsFunc(c.ServiceCIDRs, func(p netip.Prefix) bool { return familyOf(p.Addr()) == f })
+		!slices.ContainsFunc(c.ServiceCIDRs, func(r netip.Prefix) bool { return familyOf(r.Addr()) == f })
 }

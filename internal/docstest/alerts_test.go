@@ -1,4 +1,4 @@
-package promtest
+package docstest
 
 import (
 	"fmt"
@@ -9,17 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 )
-
-// recorder takes note of errors instead of failing.
-type recorder struct {
-	testing.TB
-	errors []string
-}
-
-func (r *recorder) Helper() {}
-func (r *recorder) Errorf(format string, args ...any) {
-	r.errors = append(r.errors, fmt.Sprintf(format, args...))
-}
 
 // TestCheckAlerts: what is wrong is found.
 func TestCheckAlerts(t *testing.T) {
